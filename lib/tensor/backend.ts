@@ -30,6 +30,8 @@ export interface Backend {
   readonly name: "cpu" | "webgpu";
   /** What a person would call it: threads and instruction set, or the adapter's name. */
   readonly description: string;
+  /** The most slots that one kernel may read. */
+  readonly maxInputs: number;
   /** Bytes held by buffers and programs now. */
   readonly liveBytes: number;
   /** Reserves a buffer; its content is undefined. Throws a `RangeError` that says how much was asked and held. */

@@ -210,3 +210,33 @@ export function reads(kernel: Kernel): Access[] {
       return [kernel.index, kernel.values];
   }
 }
+
+/** The same kernel over other slots. */
+export function mapSlots(kernel: Kernel, to: (slot: number) => number): Kernel {
+  const access = (a: Access): Access => ({ ...a, slot: to(a.slot) });
+  const epilogue = (e: Epilogue | undefined) =>
+    e ? { epilogue: { ...e, inputs: e.inputs.map(access) } } : {};
+  const output = access(kernel.output);
+  switch (kernel.kind) {
+    case "map":
+      return { ...kernel, inputs: kernel.inputs.map(access), output };
+    case "reduce":
+      return {
+        ...kernel,
+        inputs: kernel.inputs.map(access),
+        output,
+        ...epilogue(kernel.epilogue),
+      };
+    case "matmul":
+    case "conv2d":
+      return {
+        ...kernel,
+        a: access(kernel.a),
+        b: access(kernel.b),
+        output,
+        ...epilogue(kernel.epilogue),
+      };
+    case "scatter":
+      return { ...kernel, index: access(kernel.index), values: access(kernel.values), output };
+  }
+}

@@ -1,0 +1,172 @@
+/**
+ * Curation: which image pairs of a preference dataset are tuned on.
+ *
+ * `full` is every decided choice. `filtered` keeps the pairs of absolute winners: images that were preferred and never
+ * lost. The published description leaves room for readings, and each of them can be chosen here. All rules work within
+ * a caption and take time linear in the rows.
+ *
+ * @module
+ */
+import type { Comparisons } from "./preferences.ts";
+
+/**
+ * What makes an image an absolute winner.
+ *
+ * - `code`: it was preferred at least once, never lost and never tied (the authors' program; it counts each choice twice,
+ *   so that its "more than one win" is one choice).
+ * - `prose`: it was preferred more than once and never lost; ties do not count (the paper's words).
+ * - `strict`: it was preferred more than once, never lost and never tied.
+ */
+export type Reading = "code" | "prose" | "strict";
+
+/**
+ * Which of the images that an absolute winner beat is its loser.
+ *
+ * - `first`: the one in the first row of the file (the authors' program).
+ * - `latest`: the one of the most recent choice by `created_at` (the paper's words); of equal times the later row.
+ * - `every`: all of them, one pair each.
+ */
+export type Opponent = "first" | "latest" | "every";
+
+/** Which readings {@linkcode filteredPairs} takes. */
+export interface CurationOptions {
+  /** Default `code`. */
+  readonly reading?: Reading;
+  /** Default `first`. */
+  readonly opponent?: Opponent;
+}
+
+/** Winner and loser of every pair, as image numbers of the comparisons. */
+export interface PreferencePairs {
+  readonly winner: Int32Array;
+  readonly loser: Int32Array;
+}
+
+const RULES: Readonly<Record<Reading, { wins: number; ties: boolean }>> = {
+  code: { wins: 1, ties: false },
+  prose: { wins: 2, ties: true },
+  strict: { wins: 2, ties: false },
+};
+
+/** Every decided choice, in row order; ties are left out. */
+export function fullPairs(comparisons: Comparisons): PreferencePairs {
+  const winner: number[] = [], loser: number[] = [];
+  forEachDecided(comparisons, (_, won, lost) => {
+    winner.push(won);
+    loser.push(lost);
+  });
+  return { winner: Int32Array.from(winner), loser: Int32Array.from(loser) };
+}
+
+/** Marks the absolute winners: one entry per image, 1 or 0. */
+export function absoluteWinners(comparisons: Comparisons, reading: Reading = "code"): Uint8Array {
+  const { images, image0, image1, label0 } = comparisons;
+  const wins = new Int32Array(images.length);
+  const losses = new Int32Array(images.length);
+  const ties = new Int32Array(images.length);
+  for (let row = 0; row < label0.length; row++) {
+    if (label0[row] === 0.5) {
+      ties[image0[row]]++;
+      ties[image1[row]]++;
+    } else {
+      wins[label0[row] === 1 ? image0[row] : image1[row]]++;
+      losses[label0[row] === 1 ? image1[row] : image0[row]]++;
+    }
+  }
+  const rule = RULES[reading];
+  return Uint8Array.from(
+    wins,
+    (count, i) => count >= rule.wins && losses[i] === 0 && (rule.ties || ties[i] === 0) ? 1 : 0,
+  );
+}
+
+/** The pairs of the absolute winners, in row order. */
+export function filteredPairs(
+  comparisons: Comparisons,
+  options: CurationOptions = {},
+): PreferencePairs {
+  const { reading = "code", opponent = "first" } = options;
+  const absolute = absoluteWinners(comparisons, reading);
+  const chosen = opponent === "every" ? undefined : beatenRows(comparisons, opponent);
+  const winner: number[] = [], loser: number[] = [];
+  forEachDecided(comparisons, (row, won, lost) => {
+    if (!absolute[won] || chosen && chosen[won] !== row) return;
+    winner.push(won);
+    loser.push(lost);
+  });
+  return { winner: Int32Array.from(winner), loser: Int32Array.from(loser) };
+}
+
+/** The three sets whose value is compared: x is an absolute winner, y an image it beat, z an image y beat. */
+export interface ChainSets {
+  /** {x>y} */
+  readonly xy: PreferencePairs;
+  /** {x>y} and {x>z} */
+  readonly xyXz: PreferencePairs;
+  /** {x>y} and {y>z} */
+  readonly xyYz: PreferencePairs;
+}
+
+/**
+ * Chains x > y > z from every absolute winner; where y beat nothing there is no z and only x > y counts.
+ *
+ * @param options `opponent` says how y is chosen among the images x beat, and z among those y beat. Default `latest`.
+ */
+export function chainSets(
+  comparisons: Comparisons,
+  options: { readonly reading?: Reading; readonly opponent?: "first" | "latest" } = {},
+): ChainSets {
+  const { reading = "code", opponent = "latest" } = options;
+  const chosen = beatenRows(comparisons, opponent);
+  const beaten = (image: number) => chosen[image] < 0 ? -1 : loserOf(comparisons, chosen[image]);
+  const xy = filteredPairs(comparisons, { reading, opponent });
+  const x: number[] = [], y: number[] = [], z: number[] = [];
+  xy.winner.forEach((image, i) => {
+    const third = beaten(xy.loser[i]);
+    if (third < 0) return;
+    x.push(image);
+    y.push(xy.loser[i]);
+    z.push(third);
+  });
+  const joined = (winner: number[]): PreferencePairs => ({
+    winner: Int32Array.from([...xy.winner, ...winner]),
+    loser: Int32Array.from([...xy.loser, ...z]),
+  });
+  return { xy, xyXz: joined(x), xyYz: joined(y) };
+}
+
+/** How many pairs there are, on how many different captions, of how many different images. */
+export function describePairs(
+  comparisons: Comparisons,
+  pairs: PreferencePairs,
+): { pairs: number; captions: number; images: number } {
+  const images = new Set([...pairs.winner, ...pairs.loser]);
+  const captions = new Set([...images].map((image) => comparisons.imageCaption[image]));
+  return { pairs: pairs.winner.length, captions: captions.size, images: images.size };
+}
+
+/** Per image the row of the first or latest choice that it won, or -1. */
+function beatenRows(comparisons: Comparisons, opponent: "first" | "latest"): Int32Array {
+  const { images, createdAt } = comparisons;
+  const rows = new Int32Array(images.length).fill(-1);
+  forEachDecided(comparisons, (row, won) => {
+    const known = rows[won];
+    if (known < 0 || opponent === "latest" && createdAt[row] >= createdAt[known]) rows[won] = row;
+  });
+  return rows;
+}
+
+function forEachDecided(
+  comparisons: Comparisons,
+  visit: (row: number, winner: number, loser: number) => void,
+) {
+  const { image0, image1, label0 } = comparisons;
+  for (let row = 0; row < label0.length; row++) {
+    if (label0[row] === 1) visit(row, image0[row], image1[row]);
+    else if (label0[row] === 0) visit(row, image1[row], image0[row]);
+  }
+}
+
+function loserOf({ image0, image1, label0 }: Comparisons, row: number): number {
+  return label0[row] === 1 ? image1[row] : image0[row];
+}

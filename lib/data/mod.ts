@@ -1,0 +1,9 @@
+/**
+ * Preference datasets in Pick-a-Pic v2's schema, their images, and their curation.
+ *
+ * @module
+ */
+export * from "./curation.ts";
+export * from "./images.ts";
+export * from "./preferences.ts";
+export * from "./schema.ts";

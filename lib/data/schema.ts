@@ -1,0 +1,111 @@
+/**
+ * Pick-a-Pic v2's schema: one row is one choice between two images of a prompt.
+ *
+ * @module
+ */
+import * as arrow from "apache-arrow";
+
+/** A row; the keys are the file's column names. */
+export interface PreferenceRow {
+  readonly are_different: boolean;
+  /** The preferred image, or `"tie"`. */
+  readonly best_image_uid: string;
+  readonly caption: string;
+  readonly created_at: Date;
+  readonly has_label: boolean;
+  readonly image_0_uid: string;
+  readonly image_0_url: string;
+  readonly image_1_uid: string;
+  readonly image_1_url: string;
+  /** Encoded image bytes; despite the name of any format. */
+  readonly jpg_0: Uint8Array;
+  /** Encoded image bytes; despite the name of any format. */
+  readonly jpg_1: Uint8Array;
+  /** 1: image 0 was preferred, 0: image 1 was, 0.5: a tie. */
+  readonly label_0: number;
+  /** 1 - label_0. */
+  readonly label_1: number;
+  readonly model_0: string;
+  readonly model_1: string;
+  readonly ranking_id: number;
+  readonly user_id: number;
+  readonly num_example_per_prompt: number;
+  readonly __index_level_0__: number;
+}
+
+/** A column's name. */
+export type PreferenceColumn = keyof PreferenceRow;
+
+type Kind = "bool" | "utf8" | "binary" | "float64" | "int64" | "timestamp";
+
+const KINDS: Readonly<Record<PreferenceColumn, Kind>> = {
+  are_different: "bool",
+  best_image_uid: "utf8",
+  caption: "utf8",
+  created_at: "timestamp",
+  has_label: "bool",
+  image_0_uid: "utf8",
+  image_0_url: "utf8",
+  image_1_uid: "utf8",
+  image_1_url: "utf8",
+  jpg_0: "binary",
+  jpg_1: "binary",
+  label_0: "float64",
+  label_1: "float64",
+  model_0: "utf8",
+  model_1: "utf8",
+  ranking_id: "int64",
+  user_id: "int64",
+  num_example_per_prompt: "int64",
+  __index_level_0__: "int64",
+};
+
+/** All columns in the file's order. */
+export const PREFERENCE_COLUMNS = Object.keys(KINDS) as PreferenceColumn[];
+
+/** Builds an Arrow table in exactly the schema's types from rows. */
+export function tableFromRows(rows: readonly PreferenceRow[]): arrow.Table {
+  const columns = PREFERENCE_COLUMNS.map((name) => {
+    const values = rows.map((row) => row[name]);
+    return [name, vectorOf(KINDS[name], values)] as const;
+  });
+  return new arrow.Table(Object.fromEntries(columns) as Record<string, arrow.Vector>);
+}
+
+function vectorOf(kind: Kind, values: readonly PreferenceRow[PreferenceColumn][]): arrow.Vector {
+  const integers = (scale: bigint) =>
+    BigInt64Array.from(values, (value) => BigInt(Number(value)) * scale);
+  switch (kind) {
+    case "bool":
+      return arrow.vectorFromArray(values as boolean[], new arrow.Bool());
+    case "utf8":
+      return arrow.vectorFromArray(values as string[], new arrow.Utf8());
+    case "float64":
+      return arrow.makeVector(Float64Array.from(values as number[]));
+    case "int64":
+      return arrow.makeVector(integers(1n));
+    case "timestamp":
+      return arrow.makeVector(arrow.makeData({
+        type: new arrow.TimestampNanosecond(),
+        length: values.length,
+        nullCount: 0,
+        data: integers(1_000_000n),
+      }));
+    case "binary":
+      return binaryVector(values as Uint8Array[]);
+  }
+}
+
+function binaryVector(values: readonly Uint8Array[]): arrow.Vector {
+  const valueOffsets = new Int32Array(values.length + 1);
+  values.forEach((bytes, i) => valueOffsets[i + 1] = valueOffsets[i] + bytes.length);
+  const data = new Uint8Array(valueOffsets[values.length]);
+  values.forEach((bytes, i) => data.set(bytes, valueOffsets[i]));
+  return arrow.makeVector(arrow.makeData({
+    type: new arrow.Binary(),
+    length: values.length,
+    nullCount: 0,
+    valueOffsets,
+    data,
+  }));
+}

@@ -1,0 +1,18 @@
+/**
+ * Stable Diffusion's networks, noise schedules and pipelines in the formats of diffusers and
+ * transformers. A model is a pure function of weights, configuration and inputs.
+ *
+ * @module
+ */
+export * from "./clip.ts";
+export * from "./clip_text.ts";
+export * from "./clip_vision.ts";
+export * from "./config.ts";
+export * from "./ddim.ts";
+export * from "./ddpm.ts";
+export * from "./noise_schedule.ts";
+export * from "./pipeline.ts";
+export * from "./sample.ts";
+export * from "./tokenizer.ts";
+export * from "./unet.ts";
+export * from "./vae.ts";

@@ -1,0 +1,483 @@
+/**
+ * A text-to-image pipeline in diffusers' folder format: `model_index.json` names the parts, each of
+ * which has a folder with its configuration and weights. Stable Diffusion 1.5's layout and XL's (two
+ * text encoders, additional conditioning) are the same code.
+ *
+ * @module
+ */
+import { concat, jit, type Jitted, type Tensor, tensor, zeros } from "../tensor/mod.ts";
+import { checkParameters } from "../nn/init.ts";
+import { writeAtomically } from "../nn/safetensors.ts";
+import { loadWeights, type LoraAdapter, saveWeights, type Weights } from "../nn/weights.ts";
+import type { WeightsDType } from "../nn/weights.ts";
+import { clipText, clipTextParameters, eosPositions } from "./clip_text.ts";
+import {
+  type ClipTextConfig,
+  clipTextConfig,
+  type Json,
+  readJson,
+  type UNetConfig,
+  unetConfig,
+  type VaeConfig,
+  vaeConfig,
+} from "./config.ts";
+import { NoiseSchedule, type TimestepSpacing } from "./noise_schedule.ts";
+import { type Conditions, Sampler, startingNoise } from "./sample.ts";
+import { ClipTokenizer, type Overlong } from "./tokenizer.ts";
+import { unetParameters } from "./unet.ts";
+import { unscaleLatents, vaeDecode, vaeFactor, vaeParameters, vaeTensorName } from "./vae.ts";
+
+/** One text encoder with its tokenizer. */
+export interface PromptEncoder {
+  readonly weights: Weights;
+  readonly config: ClipTextConfig;
+  readonly tokenizer: ClipTokenizer;
+}
+
+/** The parts of a pipeline. */
+export interface PipelineParts {
+  readonly unet: { readonly weights: Weights; readonly config: UNetConfig };
+  readonly vae: { readonly weights: Weights; readonly config: VaeConfig };
+  /** One (SD1.5), or two (SDXL), of which the second gives the pooled embedding. */
+  readonly textEncoders: readonly PromptEncoder[];
+  readonly schedule: NoiseSchedule;
+  /** `model_index.json`; default: one for these parts. */
+  readonly index?: Json;
+}
+
+/** The pipeline classes of diffusers whose folders can be read. */
+const CLASSES = ["StableDiffusionPipeline", "StableDiffusionXLPipeline"];
+
+/** A batch of 8-bit RGB images, `data` in the order [count, height, width, 3]. */
+export interface Images {
+  readonly data: Uint8Array;
+  readonly count: number;
+  readonly height: number;
+  readonly width: number;
+}
+
+/** How images are made. */
+export interface GenerateOptions {
+  /** Determines the starting noise, with each image's index. */
+  readonly seed: number;
+  /** DDIM steps. */
+  readonly steps: number;
+  /** 1 switches classifier-free guidance off, and halves the work. */
+  readonly guidanceScale: number;
+  /** Default: the schedule's own. */
+  readonly spacing?: TimestepSpacing;
+  readonly lora?: LoraAdapter;
+  /** Default: the empty prompt. */
+  readonly negativePrompt?: string;
+  /** Index of the first image, so that a long list can be made in parts. Default 0. */
+  readonly firstIndex?: number;
+  /** Starting noise f32 [N, h, w, channels] instead of the seed's. */
+  readonly noise?: Float32Array;
+  /** Pixels; default: `sample_size` of the U-Net times the VAE's factor. */
+  readonly height?: number;
+  readonly width?: number;
+  /** Images made at once; default 8. */
+  readonly batchSize?: number;
+  /** Whether prompts that are too long are refused (the default) or cut. */
+  readonly overlong?: Overlong;
+  /** Called after every step with the number of U-Net steps done and in all. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** Pixels that are decoded at once: eight images of 256 x 256. */
+const DECODE_PIXELS = 2 ** 19;
+
+/** A text-to-image model with its compiled parts. */
+export class Pipeline {
+  readonly unet: PipelineParts["unet"];
+  readonly vae: PipelineParts["vae"];
+  readonly textEncoders: readonly PromptEncoder[];
+  readonly schedule: NoiseSchedule;
+  /** `model_index.json` */
+  readonly index: Json;
+  readonly sampler: Sampler;
+  readonly #compiled = new Map<string, Jitted<Inputs, Inputs, Inputs>>();
+
+  constructor(parts: PipelineParts) {
+    this.unet = parts.unet;
+    this.vae = parts.vae;
+    this.textEncoders = parts.textEncoders;
+    this.schedule = parts.schedule;
+    this.index = parts.index ?? defaultIndex(parts);
+    this.sampler = new Sampler(this.unet.weights, this.unet.config, this.schedule);
+  }
+
+  /**
+   * What the U-Net is told about prompts.
+   *
+   * SD1.5: the text encoder's last hidden state. SDXL: the last but one of both encoders side by
+   * side, and the second's projection with the image's size as additional conditions.
+   *
+   * @param size Height and width in pixels (SDXL).
+   * @returns Realised tensors, which the caller disposes.
+   */
+  async encodePrompts(
+    prompts: readonly string[],
+    size: readonly [number, number],
+    overlong: Overlong = "error",
+  ): Promise<Conditions> {
+    const inputs: Inputs = {};
+    this.textEncoders.forEach(({ tokenizer, config }, i) => {
+      const { ids, count, length } = tokenizer.encodeBatch(prompts, overlong);
+      inputs[`ids${i}`] = tensor(ids, [count, length]);
+      inputs[`eos${i}`] = tensor(eosPositions(config, ids, length), [count]);
+    });
+    const towers = this.textEncoders.map((encoder) => encoder.weights);
+    const encoded = await this.#run(`text ${prompts.length}`, towers, inputs, (given) => {
+      const features = this.textEncoders.map(({ weights, config }, i) =>
+        clipText(weights, config, { ids: given[`ids${i}`], eos: given[`eos${i}`] })
+      );
+      if (features.length === 1) return { context: features[0].hidden };
+      return {
+        context: concat(features.map((f) => f.hiddenStates.at(-2)!), 2),
+        textEmbeds: features[1].projected!,
+      };
+    });
+    for (const t of Object.values(inputs)) t.dispose();
+    const { context, textEmbeds } = encoded;
+    if (!textEmbeds) return { context };
+    const [height, width] = size;
+    const ids = prompts.flatMap(() => [height, width, 0, 0, height, width]);
+    return { context, added: { textEmbeds, timeIds: tensor(ids, [prompts.length, 6]) } };
+  }
+
+  /**
+   * Decodes scaled latents (as the U-Net sees them) to images, a few at once where they are large.
+   *
+   * @param latents [N, h, w, channels], realised.
+   */
+  async decode(latents: Tensor): Promise<Images> {
+    const factor = vaeFactor(this.vae.config);
+    const [count, height, width] = [
+      latents.shape[0],
+      ...latents.shape.slice(1, 3).map((n) => n * factor),
+    ];
+    const together = Math.max(1, Math.floor(DECODE_PIXELS / (height * width)));
+    const data = new Uint8Array(count * height * width * 3);
+    if (together >= count) {
+      data.set(await this.#decodeTogether(latents));
+    } else {
+      for (let i = 0; i < count; i += together) {
+        using part = latents.slice(0, i, Math.min(i + together, count));
+        data.set(await this.#decodeTogether(part), i * height * width * 3);
+      }
+    }
+    return { data, count, height, width };
+  }
+
+  async #decodeTogether(latents: Tensor): Promise<Uint8ClampedArray> {
+    const { weights, config } = this.vae;
+    const { images } = await this.#run(
+      `decode ${latents.shape}`,
+      [weights],
+      { latents },
+      (given) => ({
+        images: vaeDecode(weights, config, unscaleLatents(config, given.latents))
+          .mul(127.5).add(127.5),
+      }),
+    );
+    // A clamped array rounds and saturates as it is filled.
+    const bytes = Uint8ClampedArray.from(await images.data());
+    images.dispose();
+    return bytes;
+  }
+
+  /** Frees the compiled parts and the weights. */
+  dispose(): void {
+    this.sampler.dispose();
+    for (const f of this.#compiled.values()) f.dispose();
+    this.#compiled.clear();
+    for (const { weights } of [this.unet, this.vae, ...this.textEncoders]) weights.dispose();
+  }
+
+  /** Runs a function of tensors and weights that is compiled at its first use under this key. */
+  async #run(
+    key: string,
+    weights: readonly Weights[],
+    inputs: Inputs,
+    body: (inputs: Inputs) => Inputs,
+  ): Promise<Inputs> {
+    for (const w of weights) await w.realize();
+    let compiled = this.#compiled.get(key);
+    if (!compiled) {
+      compiled = jit((state: Inputs, given: Inputs) => ({ state, result: body(given) }));
+      this.#compiled.set(key, compiled);
+    }
+    return await compiled({}, inputs);
+  }
+}
+
+type Inputs = { [key: string]: Tensor };
+
+/**
+ * Makes images from prompts.
+ *
+ * @param prompts One image each.
+ * @returns The images in the prompts' order.
+ * @throws {RangeError} For a prompt that is too long, or a size that the VAE's factor does not divide.
+ * @example
+ * ```ts ignore
+ * const pipeline = await loadPipeline("data/nano");
+ * const images = await generate(pipeline, ["a large red circle on a dark background"], {
+ *   seed: 1,
+ *   steps: 12,
+ *   guidanceScale: 4,
+ * });
+ * ```
+ */
+export async function generate(
+  pipeline: Pipeline,
+  prompts: readonly string[],
+  options: GenerateOptions,
+): Promise<Images> {
+  const factor = vaeFactor(pipeline.vae.config);
+  const { in_channels: channels, sample_size } = pipeline.unet.config;
+  const height = options.height ?? (sample_size ?? 64) * factor;
+  const width = options.width ?? (sample_size ?? 64) * factor;
+  if (height % factor !== 0 || width % factor !== 0) {
+    throw new RangeError(
+      `images of ${height}x${width} are not possible: height and width must be multiples of ${factor}`,
+    );
+  }
+  const latentShape = [height / factor, width / factor, channels];
+  const latentSize = latentShape[0] * latentShape[1] * channels;
+  if (options.noise && options.noise.length !== prompts.length * latentSize) {
+    throw new RangeError(
+      `the starting noise has ${options.noise.length} numbers; ${prompts.length} images of ` +
+        `[${latentShape}] latents take ${prompts.length * latentSize}`,
+    );
+  }
+  const noiseOf = (i: number) =>
+    options.noise?.subarray(i * latentSize, (i + 1) * latentSize) ??
+      startingNoise(options.seed, (options.firstIndex ?? 0) + i, latentShape);
+
+  const data = new Uint8Array(prompts.length * height * width * 3);
+  const batch = Math.min(options.batchSize ?? 8, prompts.length);
+  const batches = Math.ceil(prompts.length / batch);
+  const size = [height, width] as const;
+  const overlong = options.overlong ?? "error";
+  const negative = options.guidanceScale === 1
+    ? undefined
+    : await negativeConditions(pipeline, batch, size, options);
+  for (let b = 0; b < batches; b++) {
+    // The last batch is filled up with its last prompt, so that one compiled step serves all.
+    const rows = Array.from(
+      { length: batch },
+      (_, j) => Math.min(b * batch + j, prompts.length - 1),
+    );
+    const noise = new Float32Array(batch * latentSize);
+    rows.forEach((row, j) => noise.set(noiseOf(row), j * latentSize));
+    const conditional = await pipeline.encodePrompts(rows.map((r) => prompts[r]), size, overlong);
+    using latents = await pipeline.sampler.sample(
+      { data: noise, shape: [batch, ...latentShape] },
+      conditional,
+      negative,
+      {
+        steps: options.steps,
+        guidanceScale: options.guidanceScale,
+        spacing: options.spacing,
+        lora: options.lora,
+        onStep: (done, steps) => options.onProgress?.(b * steps + done, batches * steps),
+      },
+    );
+    disposeConditions(conditional);
+    const images = await pipeline.decode(latents);
+    const wanted = Math.min(batch, prompts.length - b * batch) * height * width * 3;
+    data.set(images.data.subarray(0, wanted), b * batch * height * width * 3);
+  }
+  if (negative) disposeConditions(negative);
+  return { data, count: prompts.length, height, width };
+}
+
+/** The conditions to be guided away from: those of the negative prompt, or SDXL's zeros. */
+async function negativeConditions(
+  pipeline: Pipeline,
+  batch: number,
+  size: readonly [number, number],
+  { negativePrompt, overlong }: GenerateOptions,
+): Promise<Conditions> {
+  const prompts = new Array<string>(batch).fill(negativePrompt ?? "");
+  const encoded = await pipeline.encodePrompts(prompts, size, overlong);
+  const zeroed = pipeline.index.force_zeros_for_empty_prompt === true && !negativePrompt;
+  if (!zeroed || !encoded.added) return encoded;
+  disposeConditions({ context: encoded.context });
+  const { textEmbeds, timeIds } = encoded.added;
+  textEmbeds.dispose();
+  return {
+    context: zeros(encoded.context.shape),
+    added: { textEmbeds: zeros(textEmbeds.shape), timeIds },
+  };
+}
+
+function disposeConditions({ context, added }: Conditions): void {
+  context.dispose();
+  added?.textEmbeds.dispose();
+  added?.timeIds.dispose();
+}
+
+/** Options of {@linkcode loadPipeline}. */
+export interface LoadPipelineOptions {
+  /** How weights are held; default: as in the files. */
+  readonly dtype?: WeightsDType;
+}
+
+/**
+ * Loads a pipeline folder and checks every part's tensors against its configuration.
+ *
+ * @param folder Holds `model_index.json`.
+ * @throws {Error} Naming the file, the key or the tensor that is missing or wrong.
+ */
+export async function loadPipeline(
+  folder: string,
+  options: LoadPipelineOptions = {},
+): Promise<Pipeline> {
+  const index = await readJson(`${folder}/model_index.json`);
+  if (!CLASSES.includes(index._class_name as string)) {
+    throw new Error(
+      `${folder}/model_index.json: "_class_name" is ${JSON.stringify(index._class_name)}; ` +
+        `known are ${CLASSES.join(", ")}`,
+    );
+  }
+  const numbers = index.text_encoder_2 ? ["", "_2"] : [""];
+  const textEncoders = [];
+  for (const suffix of numbers) {
+    textEncoders.push({
+      ...await loadTextEncoder(`${folder}/text_encoder${suffix}`, options),
+      tokenizer: await ClipTokenizer.load(`${folder}/tokenizer${suffix}`),
+    });
+  }
+  return new Pipeline({
+    unet: await loadUNet(`${folder}/unet`, options),
+    vae: await loadVae(`${folder}/vae`, options),
+    textEncoders,
+    schedule: await loadSchedule(`${folder}/scheduler`),
+    index,
+  });
+}
+
+/** Loads the folder of a U-Net. */
+export async function loadUNet(folder: string, options: LoadPipelineOptions = {}) {
+  const config = unetConfig(await readJson(`${folder}/config.json`), `${folder}/config.json`);
+  const weights = await loadWeights(folder, options);
+  checkParameters(weights, unetParameters(config));
+  return { weights, config };
+}
+
+/** Loads the folder of a VAE. */
+export async function loadVae(folder: string, options: LoadPipelineOptions = {}) {
+  const config = vaeConfig(await readJson(`${folder}/config.json`), `${folder}/config.json`);
+  const weights = await loadWeights(folder, { ...options, rename: vaeTensorName });
+  checkParameters(weights, vaeParameters(config));
+  return { weights, config };
+}
+
+/** Loads the folder of a CLIP text encoder. */
+export async function loadTextEncoder(folder: string, options: LoadPipelineOptions = {}) {
+  const config = clipTextConfig(await readJson(`${folder}/config.json`), `${folder}/config.json`);
+  const weights = await loadWeights(folder, options);
+  checkParameters(weights, clipTextParameters(config));
+  return { weights, config };
+}
+
+/** Loads the folder of a scheduler. */
+export async function loadSchedule(folder: string): Promise<NoiseSchedule> {
+  const file = `${folder}/scheduler_config.json`;
+  return NoiseSchedule.fromConfig(await readJson(file), file);
+}
+
+/**
+ * Saves a pipeline in the format that {@linkcode loadPipeline} and diffusers read. Every file is
+ * written whole or not at all, `model_index.json` last.
+ *
+ * @param folder Made if it does not exist.
+ */
+export async function savePipeline(
+  folder: string,
+  pipeline: Pipeline,
+  options: { readonly dtype?: WeightsDType } = {},
+): Promise<void> {
+  const { unet, vae, textEncoders, schedule } = pipeline;
+  await saveModel(
+    `${folder}/unet`,
+    "diffusion_pytorch_model",
+    "UNet2DConditionModel",
+    unet,
+    options,
+  );
+  await saveModel(`${folder}/vae`, "diffusion_pytorch_model", "AutoencoderKL", vae, options);
+  for (const [i, { tokenizer, ...model }] of textEncoders.entries()) {
+    const suffix = i === 0 ? "" : `_${i + 1}`;
+    await saveModel(
+      `${folder}/text_encoder${suffix}`,
+      "model",
+      textClass(model.config),
+      model,
+      options,
+    );
+    const { vocab, merges, config } = tokenizer.files;
+    const to = `${folder}/tokenizer${suffix}`;
+    await Deno.mkdir(to, { recursive: true });
+    await writeJson(`${to}/vocab.json`, vocab);
+    await writeText(`${to}/merges.txt`, merges);
+    await writeJson(`${to}/tokenizer_config.json`, config);
+  }
+  await Deno.mkdir(`${folder}/scheduler`, { recursive: true });
+  await writeJson(`${folder}/scheduler/scheduler_config.json`, {
+    _class_name: "DDIMScheduler",
+    ...schedule.json,
+  });
+  await writeJson(`${folder}/model_index.json`, pipeline.index);
+}
+
+async function saveModel(
+  folder: string,
+  stem: string,
+  className: string,
+  { weights, config }: { readonly weights: Weights; readonly config: object },
+  options: { readonly dtype?: WeightsDType },
+): Promise<void> {
+  await Deno.mkdir(folder, { recursive: true });
+  const transformers = className.startsWith("CLIP");
+  const label = transformers
+    ? { architectures: [className], model_type: "clip_text_model" }
+    : { _class_name: className };
+  const { with_projection: _, ...saved } = config as Partial<ClipTextConfig>;
+  await saveWeights(`${folder}/${stem}.safetensors`, weights.tensors, options);
+  await writeJson(`${folder}/config.json`, { ...label, ...saved });
+}
+
+const textClass = (config: ClipTextConfig) =>
+  config.with_projection ? "CLIPTextModelWithProjection" : "CLIPTextModel";
+
+function defaultIndex({ textEncoders, schedule }: PipelineParts): Json {
+  const scheduler = schedule.json._class_name ?? "DDIMScheduler";
+  const two = textEncoders.length === 2;
+  return {
+    _class_name: two ? "StableDiffusionXLPipeline" : "StableDiffusionPipeline",
+    scheduler: ["diffusers", scheduler],
+    text_encoder: ["transformers", textClass(textEncoders[0].config)],
+    ...two && { text_encoder_2: ["transformers", textClass(textEncoders[1].config)] },
+    tokenizer: ["transformers", "CLIPTokenizer"],
+    ...two && { tokenizer_2: ["transformers", "CLIPTokenizer"] },
+    unet: ["diffusers", "UNet2DConditionModel"],
+    vae: ["diffusers", "AutoencoderKL"],
+    ...!two && {
+      feature_extractor: [null, null],
+      requires_safety_checker: false,
+      safety_checker: [null, null],
+    },
+  };
+}
+
+const writeJson = (path: string, value: unknown) =>
+  writeText(path, JSON.stringify(value, null, 2) + "\n");
+
+async function writeText(path: string, text: string): Promise<void> {
+  const bytes = new TextEncoder().encode(text);
+  await writeAtomically(path, bytes.length, (write) => write(bytes));
+}

@@ -1,0 +1,102 @@
+/**
+ * What an experiment works on: a base model, preference data, prompts and scorers, each with the
+ * digest that goes into the key of every run made with it.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { checkManifest, digestTree } from "../data/manifest.ts";
+
+/** Where the shipped nano lineage is. */
+export const nanoFolder = "data/nano";
+
+/** Paths given by the user; what is left out is taken from the nano lineage. */
+export interface MaterialPaths {
+  readonly base?: string | undefined;
+  readonly data?: string | undefined;
+  readonly prompts?: string | undefined;
+  readonly pickscore?: string | undefined;
+  readonly hps?: string | undefined;
+}
+
+/** A file or folder and the SHA-256 of its content. */
+export interface Material {
+  readonly path: string;
+  readonly sha256: string;
+}
+
+/** Everything an experiment works on. */
+export interface Materials {
+  /** For the page: which model this is. */
+  readonly model: string;
+  /** Pipeline folder of the model to be tuned. */
+  readonly base: Material;
+  /** Preference data, Parquet. */
+  readonly data: Material;
+  /** Scorer folders. */
+  readonly pickscore: Material;
+  readonly hps: Material;
+  /** Prompts to choose hyperparameters by, and prompts to compare the methods by; no prompt is in both. */
+  readonly prompts: { readonly validation: readonly string[]; readonly test: readonly string[] };
+  /** Whether the prompts are captions of the nano world, which its oracle can judge. */
+  readonly oracle: boolean;
+}
+
+/**
+ * Finds and checks the materials.
+ *
+ * @param paths What the user named.
+ * @returns The materials, digests included.
+ * @throws {Error} if a shipped file is damaged, or a named one is missing.
+ */
+export async function openMaterials(paths: MaterialPaths): Promise<Materials> {
+  const shipped = Object.values(paths).some((path) => path === undefined);
+  if (shipped) await checkManifest(nanoFolder);
+  const material = async (path: string, option: string): Promise<Material> => {
+    try {
+      return { path, sha256: await digestTree(path) };
+    } catch (cause) {
+      throw new Error(`--${option} ${path} could not be read: ${(cause as Error).message}`, {
+        cause,
+      });
+    }
+  };
+  return {
+    model: paths.base ?? "nano, weak checkpoint",
+    base: await material(paths.base ?? `${nanoFolder}/weak`, "base"),
+    data: await material(paths.data ?? `${nanoFolder}/preferences.parquet`, "data"),
+    pickscore: await material(paths.pickscore ?? `${nanoFolder}/pickscore`, "pickscore"),
+    hps: await material(paths.hps ?? `${nanoFolder}/hps`, "hps"),
+    prompts: paths.prompts ? await splitPrompts(paths.prompts) : await nanoPrompts(),
+    oracle: paths.prompts === undefined,
+  };
+}
+
+async function nanoPrompts(): Promise<Materials["prompts"]> {
+  const { validation, test } = JSON.parse(await Deno.readTextFile(`${nanoFolder}/prompts.json`));
+  return { validation, test };
+}
+
+/** Of a user's own prompts every fifth serves to choose hyperparameters. */
+async function splitPrompts(path: string): Promise<Materials["prompts"]> {
+  const lines = (await Deno.readTextFile(path)).split(/\r?\n/).map((line) => line.trim());
+  const prompts = [...new Set(lines.filter((line) => line !== ""))];
+  if (prompts.length < 10) {
+    throw new Error(
+      `--prompts ${path} holds ${prompts.length} different prompts: at least 10 are needed, one per line`,
+    );
+  }
+  return {
+    validation: prompts.filter((_, i) => i % 5 === 0),
+    test: prompts.filter((_, i) => i % 5 !== 0),
+  };
+}
+
+/**
+ * The digest of a list of prompts.
+ *
+ * @param prompts The prompts.
+ */
+export function digestPrompts(prompts: readonly string[]): string {
+  return createHash("sha256").update(JSON.stringify(prompts)).digest("hex");
+}

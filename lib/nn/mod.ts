@@ -1,0 +1,20 @@
+/**
+ * Layers as pure functions of named weights and inputs, the files that weights live in, and what
+ * trains them.
+ *
+ * @module
+ */
+export * from "./activation.ts";
+export * from "./adamw.ts";
+export * from "./adamw8bit.ts";
+export * from "./attention.ts";
+export * from "./clip_grad_norm.ts";
+export * from "./conv.ts";
+export * from "./embedding.ts";
+export * from "./init.ts";
+export * from "./linear.ts";
+export * from "./lora.ts";
+export * from "./norm.ts";
+export * from "./safetensors.ts";
+export * from "./warmup.ts";
+export * from "./weights.ts";

@@ -1,0 +1,380 @@
+/**
+ * A model's weights are named tensors. `Weights` is a view of them below a prefix, so that a layer
+ * asks for `weight` and `bias` wherever it sits, with an optional LoRA overlay: the tuned model is the
+ * same weights with the overlay, the reference model the same weights without it.
+ *
+ * Names are those of diffusers' and transformers' checkpoints. In memory a convolution's weight is
+ * [kh, kw, in, out]; in files it is [out, in, kh, kw], and it is turned on the way.
+ *
+ * @module
+ */
+import { decodeF16, encodeF16 } from "../tensor/f16.ts";
+import { realize, type Shape, type Tensor, tensor } from "../tensor/mod.ts";
+import {
+  openSafetensors,
+  type SafetensorsEntry,
+  type SafetensorsFile,
+  type SafetensorsTensor,
+  writeSafetensors,
+} from "./safetensors.ts";
+
+/**
+ * Low-rank updates by module path (as `down_blocks.1.attentions.0.proj_in`). Linear layers: `down`
+ * [rank, in], `up` [out, rank]. Convolutions: `down` [kh, kw, in, rank], `up` [1, 1, rank, out].
+ */
+export interface LoraAdapter {
+  readonly scale: number;
+  readonly layers: ReadonlyMap<string, { readonly down: Tensor; readonly up: Tensor }>;
+}
+
+/** One layer's low-rank update: `W x + scale up (down x)`. */
+export interface LoraLayer {
+  readonly down: Tensor;
+  readonly up: Tensor;
+  readonly scale: number;
+}
+
+/** Where a `Weights` stands and what lies over it. */
+export interface WeightsOptions {
+  /** Module path without a trailing dot; empty for the whole model. */
+  readonly prefix?: string;
+  readonly lora?: LoraAdapter | undefined;
+  /** The file or folder that the tensors came from, for messages. */
+  readonly source?: string;
+}
+
+/** Immutable named tensors below a prefix, with an optional LoRA overlay. */
+export class Weights {
+  readonly #tensors: ReadonlyMap<string, Tensor>;
+  readonly #lora: LoraAdapter | undefined;
+  /** Module path without a trailing dot; empty for the whole model. */
+  readonly prefix: string;
+  /** The file or folder that the tensors came from. */
+  readonly source: string;
+
+  constructor(tensors: ReadonlyMap<string, Tensor>, options: WeightsOptions = {}) {
+    this.#tensors = tensors;
+    this.#lora = options.lora;
+    this.prefix = options.prefix ?? "";
+    this.source = options.source ?? "weights made in memory";
+  }
+
+  /** The weights of a submodule: `w.at("down_blocks.0").at("resnets.1")`. */
+  at(prefix: string): Weights {
+    return new Weights(this.#tensors, {
+      prefix: this.#full(prefix),
+      lora: this.#lora,
+      source: this.source,
+    });
+  }
+
+  /**
+   * The tensor of this name below the prefix.
+   *
+   * @throws {Error} When there is none, with the full name, the source and the nearest names.
+   */
+  get(name: string): Tensor {
+    const full = this.#full(name);
+    const found = this.#tensors.get(full);
+    if (found) return found;
+    const near = nearest(full, this.#tensors.keys());
+    throw new Error(
+      `no tensor "${full}" in ${this.source}` +
+        (near.length ? `; the nearest names are ${near.map((n) => `"${n}"`).join(", ")}` : "") +
+        `: check that config.json belongs to these weights`,
+    );
+  }
+
+  /** Whether a tensor of this name is there. */
+  has(name: string): boolean {
+    return this.#tensors.has(this.#full(name));
+  }
+
+  /** The names below the prefix, without it. */
+  names(): string[] {
+    const start = this.prefix === "" ? "" : `${this.prefix}.`;
+    return [...this.#tensors.keys()].filter((n) => n.startsWith(start)).map((n) =>
+      n.slice(start.length)
+    );
+  }
+
+  /** The same weights below the same prefix under another overlay. */
+  withLora(lora: LoraAdapter | undefined): Weights {
+    return new Weights(this.#tensors, { prefix: this.prefix, lora, source: this.source });
+  }
+
+  /** The overlay's entry for exactly this module path. */
+  get lora(): LoraLayer | undefined {
+    const layer = this.#lora?.layers.get(this.prefix);
+    return layer && { ...layer, scale: this.#lora!.scale };
+  }
+
+  /** All the tensors, whatever the prefix. */
+  get tensors(): ReadonlyMap<string, Tensor> {
+    return this.#tensors;
+  }
+
+  /** Moves every tensor to the device, so that compiled steps share one copy. */
+  realize(): Promise<void> {
+    return realize(...this.#tensors.values());
+  }
+
+  /** Frees every tensor. */
+  dispose(): void {
+    for (const t of this.#tensors.values()) t.dispose();
+  }
+
+  #full(name: string): string {
+    return this.prefix === "" ? name : `${this.prefix}.${name}`;
+  }
+}
+
+/** Up to three names that differ least from the one asked for. */
+function nearest(name: string, names: Iterable<string>): string[] {
+  return [...names]
+    .map((candidate) => ({ candidate, distance: editDistance(name, candidate) }))
+    .sort((a, b) => a.distance - b.distance)
+    .slice(0, 3)
+    .map(({ candidate }) => candidate);
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(
+        row[j] + 1,
+        next[j - 1] + 1,
+        row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1),
+      );
+    }
+    row = next;
+  }
+  return row[b.length];
+}
+
+/** How floating-point weights are held: as in the file (`BF16` and `F64` become f32), or converted. */
+export type WeightsDType = "f32" | "f16" | "stored";
+
+/** Options of {@linkcode loadWeights}. */
+export interface LoadOptions {
+  /** Default `stored`. */
+  readonly dtype?: WeightsDType;
+  /** Gives a tensor its name, or leaves it out when it returns `undefined`. */
+  readonly rename?: (name: string) => string | undefined;
+}
+
+/** The file names that diffusers and transformers give to a folder's weights, preferred first. */
+const WEIGHT_FILES = ["diffusion_pytorch_model", "model"].flatMap((stem) => [
+  `${stem}.safetensors`,
+  `${stem}.safetensors.index.json`,
+  `${stem}.fp16.safetensors`,
+  `${stem}.safetensors.index.fp16.json`,
+]);
+
+/**
+ * Loads weights from a safetensors file, from the `*.index.json` of a sharded one, or from a folder
+ * that holds either under diffusers' or transformers' names. Tensors are read one at a time and go
+ * to the current device.
+ *
+ * @param path File or folder.
+ * @throws {Error} With the file, the tensor, what was found and what to do.
+ */
+export async function loadWeights(path: string, options: LoadOptions = {}): Promise<Weights> {
+  const dtype = options.dtype ?? "stored";
+  const tensors = new Map<string, Tensor>();
+  for (const { file, names } of await weightFiles(path)) {
+    for (const name of names) {
+      const as = options.rename ? options.rename(name) : name;
+      if (as === undefined) continue;
+      const loaded = await loadTensor(file, name, dtype);
+      // On the device before the next one is read: the host never holds more than one tensor.
+      await realize(loaded);
+      tensors.set(as, loaded);
+    }
+  }
+  return new Weights(tensors, { source: path });
+}
+
+async function weightFiles(path: string): Promise<{ file: SafetensorsFile; names: string[] }[]> {
+  let info: Deno.FileInfo;
+  try {
+    info = await Deno.stat(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new Deno.errors.NotFound(`no weights at ${path}: there is no such file or folder`);
+  }
+  if (info.isDirectory) {
+    const found = new Set<string>();
+    for await (const entry of Deno.readDir(path)) found.add(entry.name);
+    const name = WEIGHT_FILES.find((n) => found.has(n));
+    if (!name) {
+      const pickle = [...found].find((n) => /\.(bin|ckpt|pt|pth)$/.test(n));
+      throw new Error(
+        `no weights in the folder ${path}: expected one of ${WEIGHT_FILES.join(", ")}` +
+          (pickle
+            ? `; ${pickle} is a pickle: save it again as safetensors`
+            : `; it has ${[...found].sort().join(", ") || "no files"}`),
+      );
+    }
+    return await weightFiles(`${path}/${name}`);
+  }
+  if (path.endsWith(".json")) return await shards(path);
+  const file = await openSafetensors(path);
+  return [{ file, names: [...file.entries.keys()] }];
+}
+
+async function shards(path: string): Promise<{ file: SafetensorsFile; names: string[] }[]> {
+  let map: Record<string, string> | undefined;
+  try {
+    map = JSON.parse(await Deno.readTextFile(path)).weight_map;
+  } catch (error) {
+    throw new Error(`${path} is not JSON: ${(error as Error).message}`, { cause: error });
+  }
+  if (!map) {
+    throw new Error(`${path} has no "weight_map", so it is not the index of a sharded file`);
+  }
+  const folder = path.includes("/") ? path.slice(0, path.lastIndexOf("/") + 1) : "";
+  const byFile = Map.groupBy(Object.keys(map), (name) => map[name]);
+  const files = [];
+  for (const [shard, names] of byFile) {
+    const file = await openSafetensors(folder + shard);
+    const missing = names.find((name) => !file.entries.has(name));
+    if (missing !== undefined) {
+      throw new Error(`${path} places tensor "${missing}" in ${shard}, which does not have it`);
+    }
+    files.push({ file, names });
+  }
+  return files;
+}
+
+/** Reads one tensor of a file into a device tensor in the in-memory layout. */
+async function loadTensor(
+  file: SafetensorsFile,
+  name: string,
+  dtype: WeightsDType,
+): Promise<Tensor> {
+  const entry = file.entries.get(name)!;
+  const raw = await file.read(name);
+  const shape = entry.shape.length === 4 ? hwioShape(entry.shape) : entry.shape;
+  const place = <T extends TypedArray>(data: T): T =>
+    entry.shape.length === 4 ? oihwToHwio(data, entry.shape) : data;
+  switch (entry.dtype) {
+    case "F64":
+    case "F32":
+    case "BF16": {
+      const wide = entry.dtype === "BF16"
+        ? widenBf16(raw as Uint16Array)
+        : new Float32Array(raw as Float32Array);
+      return dtype === "f16"
+        ? tensor(place(encodeF16(wide)), shape, "f16")
+        : tensor(place(wide), shape, "f32");
+    }
+    case "F16":
+      return dtype === "f32"
+        ? tensor(place(decodeF16(raw as Uint16Array)), shape, "f32")
+        : tensor(place(raw as Uint16Array), shape, "f16");
+    case "I64":
+      return tensor(place(narrowI64(file, name, raw as BigInt64Array)), shape, "i32");
+    case "I32":
+    case "I16":
+    case "I8":
+      return tensor(place(Int32Array.from(raw as Int32Array)), shape, "i32");
+    case "U8":
+    case "BOOL":
+      return tensor(place(raw as Uint8Array), shape, "u8");
+  }
+}
+
+type TypedArray = Float32Array | Int32Array | Uint16Array | Uint8Array;
+
+function widenBf16(bits: Uint16Array): Float32Array<ArrayBuffer> {
+  const words = new Uint32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) words[i] = bits[i] << 16;
+  return new Float32Array(words.buffer);
+}
+
+function narrowI64(file: SafetensorsFile, name: string, values: BigInt64Array) {
+  return Int32Array.from(values, (value) => {
+    const narrow = Number(value);
+    if ((narrow | 0) !== narrow) {
+      throw new RangeError(`${file.path}: tensor "${name}" has ${value}, which no i32 can hold`);
+    }
+    return narrow;
+  });
+}
+
+const hwioShape = ([o, i, h, w]: Shape): Shape => [h, w, i, o];
+const oihwShape = ([h, w, i, o]: Shape): Shape => [o, i, h, w];
+
+/** Moves elements from [out, in, kh, kw] to [kh, kw, in, out]. */
+function oihwToHwio<T extends TypedArray>(data: T, [o, i, h, w]: Shape): T {
+  const out = data.slice() as T;
+  const taps = h * w;
+  for (let co = 0; co < o; co++) {
+    for (let ci = 0; ci < i; ci++) {
+      for (let tap = 0; tap < taps; tap++) {
+        out[(tap * i + ci) * o + co] = data[(co * i + ci) * taps + tap];
+      }
+    }
+  }
+  return out;
+}
+
+/** Moves elements from [kh, kw, in, out] to [out, in, kh, kw]. */
+function hwioToOihw<T extends TypedArray>(data: T, [h, w, i, o]: Shape): T {
+  const out = data.slice() as T;
+  const taps = h * w;
+  for (let co = 0; co < o; co++) {
+    for (let ci = 0; ci < i; ci++) {
+      for (let tap = 0; tap < taps; tap++) {
+        out[(co * i + ci) * taps + tap] = data[(tap * i + ci) * o + co];
+      }
+    }
+  }
+  return out;
+}
+
+/** Options of {@linkcode saveWeights}. */
+export interface SaveOptions {
+  /** Default `stored`: f32 as `F32`, f16 as `F16`. */
+  readonly dtype?: WeightsDType;
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/**
+ * Saves weights as one safetensors file in the checkpoint layout, atomically. Tensors are read from
+ * the device one at a time.
+ *
+ * @param path The file.
+ * @param weights Tensors by name in the in-memory layout.
+ */
+export async function saveWeights(
+  path: string,
+  weights: ReadonlyMap<string, Tensor>,
+  options: SaveOptions = {},
+): Promise<void> {
+  const entries = new Map<string, SafetensorsTensor>();
+  for (const [name, t] of weights) {
+    const dtype = fileDType(t, options.dtype ?? "stored");
+    entries.set(name, {
+      dtype,
+      shape: t.rank === 4 ? oihwShape(t.shape) : t.shape,
+      data: async () => {
+        const data = await t.data() as Float32Array<ArrayBuffer>;
+        const placed = t.rank === 4 ? hwioToOihw(data, t.shape) : data;
+        return dtype === "F16" ? encodeF16(placed) : placed;
+      },
+    });
+  }
+  // Loaders of the other libraries refuse a file that does not say which framework wrote it.
+  await writeSafetensors(path, entries, { format: "pt", ...options.metadata });
+}
+
+function fileDType(t: Tensor, dtype: WeightsDType): SafetensorsEntry["dtype"] {
+  if (t.dtype === "i32") return "I32";
+  if (t.dtype === "u8") return "U8";
+  if (dtype === "stored") return t.dtype === "f16" ? "F16" : "F32";
+  return dtype === "f16" ? "F16" : "F32";
+}

@@ -1,0 +1,111 @@
+/**
+ * How wrong a prediction of the noise is, in two spaces: that of latents, and that of the features
+ * which the model's own encoder f sees one reverse step later (noise-conditioned perception).
+ *
+ *     x_t     = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps
+ *     step(e) = (x_t - (1 - a_t) / sqrt(1 - abar_t) e) / sqrt(a_t) + sigma_t z
+ *     sigma_t^2 = (1 - abar_{t-1}) / (1 - abar_t) beta_t
+ *     latent error     = mean (eps - e)^2
+ *     perceptual error = mean (f(step(e), c, t-1) - f(step(eps), c, t-1))^2
+ *
+ * All of it is f32: two reverse steps that are compared differ by 4e-4 to 2e-3, the edge of f16.
+ * Tensors are [..., B, h, w, C], and what depends on the timestep is [B, 1, 1, 1].
+ *
+ * @module
+ */
+import type { NoiseSchedule } from "../diffusion/noise_schedule.ts";
+import type { Tensor } from "../tensor/mod.ts";
+
+/** What the equations take from the schedule, each [B, 1, 1, 1]. */
+export interface NoiseCoefficients {
+  /** `sqrt(abar_t)` */
+  readonly signal: Tensor;
+  /** `sqrt(1 - abar_t)` */
+  readonly noise: Tensor;
+  /** `(1 - a_t) / sqrt(1 - abar_t)` */
+  readonly pull: Tensor;
+  /** `1 / sqrt(a_t)` */
+  readonly growth: Tensor;
+  /** `sigma_t` */
+  readonly sigma: Tensor;
+}
+
+/** The number of coefficients. */
+export const COEFFICIENTS = 5;
+
+/**
+ * Looks the coefficients of a batch up on the host, in f64.
+ *
+ * @param timesteps Integers from 1: there is no reverse step from 0.
+ * @returns [5, B], for {@linkcode coefficientsOf}.
+ * @throws {RangeError} For a timestep outside the schedule, with its value.
+ */
+export function gatherCoefficients(
+  schedule: NoiseSchedule,
+  timesteps: ArrayLike<number>,
+): Float32Array {
+  const count = timesteps.length;
+  const out = new Float32Array(COEFFICIENTS * count);
+  for (let i = 0; i < count; i++) {
+    const t = timesteps[i];
+    if (!Number.isInteger(t) || t < 1 || t >= schedule.trainTimesteps) {
+      throw new RangeError(
+        `a preference loss needs timesteps from 1 to ${schedule.trainTimesteps - 1}, found ${t}`,
+      );
+    }
+    const abar = schedule.alphaCumprod(t);
+    const before = schedule.alphaCumprod(t - 1);
+    const beta = schedule.betas[t];
+    [
+      Math.sqrt(abar),
+      Math.sqrt(1 - abar),
+      beta / Math.sqrt(1 - abar),
+      1 / Math.sqrt(1 - beta),
+      Math.sqrt((1 - before) / (1 - abar) * beta),
+    ].forEach((value, row) => out[row * count + i] = value);
+  }
+  return out;
+}
+
+/** The rows of [5, B] by name. */
+export function coefficientsOf(packed: Tensor): NoiseCoefficients {
+  const [signal, noise, pull, growth, sigma] = packed.split(0, COEFFICIENTS)
+    .map((row) => row.reshape([-1, 1, 1, 1]));
+  return { signal, noise, pull, growth, sigma };
+}
+
+/** `x_t` from `x_0` and the true noise. */
+export function noisy(original: Tensor, epsilon: Tensor, c: NoiseCoefficients): Tensor {
+  return original.mul(c.signal).add(epsilon.mul(c.noise));
+}
+
+/** `step(e)`: a DDPM step from `x_t` to t - 1 with the noise e taken for the true one. */
+export function reverseStep(
+  noisySample: Tensor,
+  epsilon: Tensor,
+  z: Tensor,
+  c: NoiseCoefficients,
+): Tensor {
+  return noisySample.sub(epsilon.mul(c.pull)).mul(c.growth).add(z.mul(c.sigma));
+}
+
+/** The mean squared error of predicted noise, [...] over the last three axes. */
+export function latentError(epsilon: Tensor, predicted: Tensor): Tensor {
+  return epsilon.sub(predicted).square().mean([-3, -2, -1]);
+}
+
+/**
+ * The mean squared difference of features. With several levels it is one mean over all their values
+ * together, as in the released code, so a level counts by its size.
+ *
+ * @param target f(step(eps)): one or more levels [N, h, w, C].
+ * @param predicted f(step(e)): the same shapes.
+ * @returns [N]
+ */
+export function perceptualError(target: readonly Tensor[], predicted: readonly Tensor[]): Tensor {
+  const values = target.reduce((sum, level) => sum + level.size / level.shape[0], 0);
+  return target
+    .map((level, i) => level.sub(predicted[i]).square().sum([1, 2, 3]))
+    .reduce((a, b) => a.add(b))
+    .mul(1 / values);
+}

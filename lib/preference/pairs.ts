@@ -1,0 +1,82 @@
+/**
+ * Preference pairs as the trainer wants them: latents and prompt embeddings that were computed
+ * before, read by pair number.
+ *
+ * @module
+ */
+
+/** The values of some pairs, each array in the order of the pairs asked for. */
+export interface PairValues {
+  /** Clean, scaled latents [B, h, w, C]. */
+  readonly winner: Float32Array;
+  readonly loser: Float32Array;
+  /** The prompts' hidden states [B, L, D]. */
+  readonly context: Float32Array;
+  /** SDXL's pooled prompt embeddings [B, P] and size conditions [B, 6]. */
+  readonly added?: { readonly textEmbeds: Float32Array; readonly timeIds: Float32Array };
+}
+
+/** A set of preference pairs. */
+export interface PreferencePairs {
+  /** The number of pairs. */
+  readonly length: number;
+  /** [h, w, C] */
+  readonly latentShape: readonly [number, number, number];
+  /** [L, D] */
+  readonly contextShape: readonly [number, number];
+  /** Reads pairs. */
+  read(indices: readonly number[]): PairValues | Promise<PairValues>;
+}
+
+/** One pair: rows of the latents and of the contexts. */
+export interface Pair {
+  readonly winner: number;
+  readonly loser: number;
+  readonly prompt: number;
+}
+
+/**
+ * Pairs over latents and prompt embeddings held in memory, each stored once however many pairs use it.
+ *
+ * @param source `latents` [images, h, w, C], `contexts` [prompts, L, D].
+ * @throws {RangeError} If a pair names a row that is not there.
+ */
+export function pairsInMemory(source: {
+  readonly latents: Float32Array;
+  readonly latentShape: readonly [number, number, number];
+  readonly contexts: Float32Array;
+  readonly contextShape: readonly [number, number];
+  readonly pairs: readonly Pair[];
+}): PreferencePairs {
+  const { latents, latentShape, contexts, contextShape, pairs } = source;
+  const latentSize = latentShape[0] * latentShape[1] * latentShape[2];
+  const contextSize = contextShape[0] * contextShape[1];
+  const images = latents.length / latentSize;
+  const prompts = contexts.length / contextSize;
+  pairs.forEach(({ winner, loser, prompt }, i) => {
+    if (!(winner < images && loser < images && prompt < prompts)) {
+      throw new RangeError(
+        `pair ${i} is of images ${winner} and ${loser} for prompt ${prompt}, ` +
+          `but there are ${images} images and ${prompts} prompts`,
+      );
+    }
+  });
+  const rows = (table: Float32Array, size: number, at: readonly number[]) => {
+    const out = new Float32Array(at.length * size);
+    at.forEach((row, i) => out.set(table.subarray(row * size, (row + 1) * size), i * size));
+    return out;
+  };
+  return {
+    length: pairs.length,
+    latentShape,
+    contextShape,
+    read(indices) {
+      const chosen = indices.map((i) => pairs[i]);
+      return {
+        winner: rows(latents, latentSize, chosen.map((pair) => pair.winner)),
+        loser: rows(latents, latentSize, chosen.map((pair) => pair.loser)),
+        context: rows(contexts, contextSize, chosen.map((pair) => pair.prompt)),
+      };
+    },
+  };
+}

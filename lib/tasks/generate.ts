@@ -1,0 +1,84 @@
+/**
+ * `deno task generate`: images from prompts, with a LoRA or without.
+ *
+ * @module
+ */
+import { generate, loadPipeline } from "../diffusion/mod.ts";
+import { imageGrid } from "../experiments/image_grid.ts";
+import { writeWhole } from "../experiments/run.ts";
+import { loadLora } from "../nn/mod.ts";
+import { useDevice } from "./device.ts";
+import { gridName, readPrompts, writeImages } from "./files.ts";
+import { deviceOption, integer, number, text, texts } from "./options.ts";
+import { Progress } from "./progress.ts";
+import { runCommand } from "./run_command.ts";
+import { UserError } from "./user_error.ts";
+
+const command = {
+  name: "generate",
+  summary: "Draw one image per prompt.",
+  options: {
+    base: text({
+      description: "model folder in diffusers' layout",
+      placeholder: "DIR",
+      default: "data/nano/weak",
+    }),
+    lora: text({ description: "LoRA in diffusers' format", placeholder: "FILE" }),
+    prompt: texts({ description: "what to draw" }),
+    prompts: text({ description: "text file with one prompt per line", placeholder: "FILE" }),
+    steps: integer({ description: "denoising steps", default: 12, min: 1, max: 1000 }),
+    guidance: number({
+      description: "classifier-free guidance scale; 1 turns it off",
+      default: 4,
+      min: 1,
+    }),
+    seed: integer({ description: "seed of the starting noise", default: 0, min: 0 }),
+    output: text({ description: "folder for the images", placeholder: "DIR", default: "images" }),
+    device: deviceOption,
+  },
+  examples: [
+    'deno task generate --prompt "a large red circle on a dark background"',
+    "deno task generate --prompts prompts.txt --lora runs/mine/pytorch_lora_weights.safetensors",
+  ],
+};
+
+if (import.meta.main) {
+  await runCommand(command, async ({ options }) => {
+    const prompts = [
+      ...options.prompt,
+      ...(options.prompts ? await readPrompts(options.prompts) : []),
+    ];
+    if (prompts.length === 0) {
+      throw new UserError('nothing to draw: give --prompt "..." or --prompts FILE');
+    }
+    await useDevice(options.device);
+    const pipeline = await loadPipeline(options.base);
+    const lora = options.lora ? await loadLora(options.lora) : undefined;
+    let progress: Progress | undefined;
+    const images = await generate(pipeline, prompts, {
+      seed: options.seed,
+      steps: options.steps,
+      guidanceScale: options.guidance,
+      onProgress(done, total) {
+        progress ??= new Progress("generate", total, { unit: "steps" });
+        progress.update(done);
+      },
+      ...(lora ? { lora } : {}),
+    });
+    await writeImages(options.output, images);
+    await writeWhole(`${options.output}/prompts.txt`, prompts.join("\n") + "\n");
+    const { width, height } = images;
+    const bytes = width * height * 3;
+    const grid = await imageGrid(
+      prompts.map((caption, i) => ({
+        pixels: images.data.subarray(i * bytes, (i + 1) * bytes),
+        width,
+        height,
+        caption,
+      })),
+      { columns: Math.min(4, prompts.length) },
+    );
+    await writeWhole(`${options.output}/${gridName}`, grid);
+    console.log(`${prompts.length} images in ${options.output}, overview in ${gridName}`);
+  });
+}

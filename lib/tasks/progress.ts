@@ -1,0 +1,180 @@
+/**
+ * One line that says how far a long job is, at what rate it goes and when it ends: redrawn in place
+ * on a terminal and in a notebook, printed now and then in a log.
+ *
+ * @module
+ */
+
+/** Where progress lines go. */
+export interface ProgressDisplay {
+  /** Shows the state of the job; `last` says that no further line follows. */
+  show(line: string, last: boolean): void;
+  /** Least time between two lines, in milliseconds. */
+  readonly interval: number;
+}
+
+/** Options of {@linkcode Progress}. */
+export interface ProgressOptions {
+  /** Where the line is shown; by default what fits: notebook, terminal or log. */
+  display?: ProgressDisplay;
+  /** What is counted, such as `steps`. Default `it`. */
+  unit?: string;
+  /** Milliseconds on a monotonic clock. */
+  now?: () => number;
+  /** How much was done before this process started; it doesn't count towards the rate. */
+  start?: number;
+}
+
+/**
+ * A running job's progress.
+ *
+ * @example
+ * ```ts
+ * import { Progress } from "./progress.ts";
+ *
+ * const lines: string[] = [];
+ * const display = { show: (line: string) => lines.push(line), interval: 0 };
+ * const progress = new Progress("train", 2, { unit: "steps", display });
+ * progress.update(1, "loss 0.69");
+ * progress.update(2, "loss 0.68");
+ * ```
+ */
+export class Progress {
+  readonly #label: string;
+  readonly #total: number;
+  readonly #display: ProgressDisplay;
+  readonly #unit: string;
+  readonly #now: () => number;
+  readonly #start: number;
+  readonly #startedAt: number;
+  #shownAt = -Infinity;
+  #ended = false;
+
+  /**
+   * @param label What runs.
+   * @param total How much there is to do.
+   * @param options Where and how to show it.
+   */
+  constructor(label: string, total: number, options: ProgressOptions = {}) {
+    this.#label = label;
+    this.#total = total;
+    this.#display = options.display ?? defaultDisplay();
+    this.#unit = options.unit ?? "it";
+    this.#now = options.now ?? (() => performance.now());
+    this.#start = options.start ?? 0;
+    this.#startedAt = this.#now();
+  }
+
+  /**
+   * Says how much is done; shows a line unless the last one is too recent.
+   *
+   * @param done How much is done, out of the total.
+   * @param note What else to say, such as the loss.
+   */
+  update(done: number, note = ""): void {
+    if (this.#ended) return;
+    const now = this.#now();
+    const last = done >= this.#total;
+    if (!last && now - this.#shownAt < this.#display.interval) return;
+    this.#shownAt = now;
+    this.#ended = last;
+    this.#display.show(this.#line(done, (now - this.#startedAt) / 1000, note), last);
+  }
+
+  #line(done: number, seconds: number, note: string): string {
+    const fraction = this.#total > 0 ? Math.min(1, done / this.#total) : 1;
+    const rate = seconds > 0 ? (done - this.#start) / seconds : 0;
+    const timing = fraction >= 1
+      ? `took ${duration(seconds)}`
+      : rate > 0
+      ? `${duration((this.#total - done) / rate)} left`
+      : "";
+    return [
+      `${this.#label} ${bar(fraction)} ${done}/${this.#total}`,
+      ...(rate > 0 ? [speed(rate, this.#unit)] : []),
+      ...(timing ? [timing] : []),
+      ...(note ? [note] : []),
+    ].join("  ");
+  }
+}
+
+/**
+ * A time span in words a person reads at a glance: `42 s`, `3 min 05 s`, `2 h 10 min`.
+ *
+ * @param seconds The time span in seconds.
+ */
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  const two = (n: number) => String(n).padStart(2, "0");
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+  return `${Math.floor(whole / 3600)} h ${two(Math.floor(whole % 3600 / 60))} min`;
+}
+
+function speed(rate: number, unit: string): string {
+  return rate >= 1 ? `${rate.toFixed(1)} ${unit}/s` : `${(1 / rate).toFixed(1)} s per ${one(unit)}`;
+}
+
+function one(unit: string): string {
+  return unit.endsWith("s") ? unit.slice(0, -1) : unit;
+}
+
+function bar(fraction: number): string {
+  const filled = Math.round(fraction * 20);
+  return `[${"#".repeat(filled)}${".".repeat(20 - filled)}]`;
+}
+
+function defaultDisplay(): ProgressDisplay {
+  const display = kernelDisplay();
+  if (display) return display;
+  return Deno.stderr.isTerminal() ? terminalDisplay() : logDisplay();
+}
+
+function writeError(text: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(text));
+}
+
+function terminalDisplay(): ProgressDisplay {
+  return {
+    interval: 100,
+    show(line, last) {
+      // A line longer than the terminal would wrap, and the next one could not erase it.
+      const { columns } = Deno.consoleSize();
+      writeError(`\r\x1b[K${line.slice(0, columns - 1)}${last ? "\n" : ""}`);
+    },
+  };
+}
+
+function logDisplay(): ProgressDisplay {
+  return { interval: 10_000, show: (line) => writeError(`${line}\n`) };
+}
+
+/** The part of the notebook kernel's API that is used here. */
+interface Kernel {
+  display(
+    content: Record<string, string>,
+    options: { raw: true; display_id: string; update: boolean },
+  ): Promise<void>;
+}
+
+function kernelDisplay(): ProgressDisplay | undefined {
+  let kernel: Kernel | undefined;
+  try {
+    kernel = (Deno as unknown as { jupyter?: Kernel }).jupyter;
+  } catch {
+    return undefined; // Outside a kernel the property throws.
+  }
+  if (!kernel) return undefined;
+  const display_id = crypto.randomUUID();
+  let update = false;
+  let queue = Promise.resolve();
+  return {
+    interval: 500,
+    show(line) {
+      const shown = { raw: true as const, display_id, update };
+      update = true;
+      // In order: an update that overtakes the first display is dropped by the front end.
+      queue = queue.then(() => kernel.display({ "text/plain": line }, shown));
+    },
+  };
+}

@@ -1,0 +1,96 @@
+/**
+ * `deno task train`: tunes a LoRA on preference data.
+ *
+ * @module
+ */
+import { train } from "../preference/mod.ts";
+import { useDevice } from "./device.ts";
+import { choice, deviceOption, integer, number, text } from "./options.ts";
+import { duration, Progress } from "./progress.ts";
+import { runCommand } from "./run_command.ts";
+
+const command = {
+  name: "train",
+  summary:
+    "Tune a LoRA on preference data; goes on where it was when the output folder has a checkpoint.",
+  options: {
+    method: choice(["sft", "dpo", "cpo", "ncp-sft", "ncp-dpo", "ncp-cpo", "dpo-tw"], {
+      description: "the objective; ncp- compares in the U-Net encoder's features, " +
+        "dpo-tw is DPO under NCP's weighting of timesteps",
+      default: "ncp-dpo",
+    }),
+    base: text({
+      description: "model folder in diffusers' layout",
+      placeholder: "DIR",
+      default: "data/nano/weak",
+    }),
+    data: text({
+      description: "preference data in Pick-a-Pic v2's schema",
+      placeholder: "FILE",
+      default: "data/nano/preferences.parquet",
+    }),
+    filter: choice(["full", "filtered"], {
+      description: "every decided pair, or only those won by an image that never lost",
+      default: "filtered",
+    }),
+    steps: integer({ description: "optimiser steps", default: 100, min: 1 }),
+    batch: integer({ description: "pairs computed at once", default: 8, min: 1 }),
+    accumulate: integer({ description: "batches per optimiser step", default: 1, min: 1 }),
+    lr: number({ description: "learning rate", default: 1e-3, min: 0 }),
+    warmup: integer({
+      description: "steps of linear warm-up; a tenth of the steps unless given",
+      min: 0,
+    }),
+    beta: number({
+      description: "beta T of the mean-reduced loss; the method's usual value unless given",
+      min: 0,
+    }),
+    lambda: number({
+      description: "weight of CPO's second term relative to beta",
+      default: 0.1,
+      min: 0,
+    }),
+    rank: integer({ description: "rank of the LoRA", default: 8, min: 1 }),
+    targets: choice(["attention", "all"], {
+      description:
+        "layers that get a LoRA: attention projections, or feed-forward and convolutions too",
+      default: "all",
+    }),
+    features: choice(["down", "mid", "levels", "normalised-levels"], {
+      description: "what the perceptual error compares",
+      default: "down",
+    }),
+    optimizer: choice(["adamw", "adamw8bit"], { description: "the optimiser", default: "adamw" }),
+    seed: integer({ description: "seed of everything random", default: 0, min: 0 }),
+    output: text({
+      description: "folder for the LoRA, the metrics and the checkpoint",
+      placeholder: "DIR",
+      default: "runs/train",
+    }),
+    device: deviceOption,
+  },
+  examples: [
+    "deno task train --method ncp-dpo --steps 100 --output runs/ncp",
+    "deno task train --base models/sd15 --data pickapic.parquet --rank 64 --lr 1e-5 --output runs/sd15",
+  ],
+};
+
+if (import.meta.main) {
+  await runCommand(command, async ({ options: { device, warmup, beta, ...options } }) => {
+    await useDevice(device);
+    let progress: Progress | undefined;
+    const result = await train({
+      ...options,
+      ...(warmup === undefined ? {} : { warmup }),
+      ...(beta === undefined ? {} : { beta }),
+      onProgress(step, note) {
+        progress ??= new Progress(options.method, options.steps, {
+          unit: "steps",
+          start: step - 1,
+        });
+        progress.update(step, note);
+      },
+    });
+    console.log(`LoRA: ${result.lora} (${duration(result.seconds)} of training)`);
+  });
+}

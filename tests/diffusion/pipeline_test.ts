@@ -1,0 +1,186 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { initialise } from "../../lib/nn/init.ts";
+import { type LoraAdapter, Weights } from "../../lib/nn/weights.ts";
+import { clipTextParameters } from "../../lib/diffusion/clip_text.ts";
+import {
+  clipTextConfig,
+  type Json,
+  readJson,
+  unetConfig,
+  vaeConfig,
+} from "../../lib/diffusion/config.ts";
+import { NoiseSchedule } from "../../lib/diffusion/noise_schedule.ts";
+import {
+  generate,
+  loadPipeline,
+  Pipeline,
+  type PromptEncoder,
+  savePipeline,
+} from "../../lib/diffusion/pipeline.ts";
+import { startingNoise } from "../../lib/diffusion/sample.ts";
+import { ClipTokenizer } from "../../lib/diffusion/tokenizer.ts";
+import { unetParameters } from "../../lib/diffusion/unet.ts";
+import { vaeParameters } from "../../lib/diffusion/vae.ts";
+import { getDevice, tensor } from "../../lib/tensor/mod.ts";
+import { eachDevice } from "../tensor/devices.ts";
+import { goldenPath } from "./golden.ts";
+
+const folder = await Deno.makeTempDir();
+globalThis.addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
+
+async function config(path: string, change: Json = {}): Promise<Json> {
+  return { ...await readJson(goldenPath(path)), ...change };
+}
+
+async function textEncoder(change: Json, seed: number): Promise<PromptEncoder> {
+  const read = clipTextConfig(
+    await config("clip/text-gelu-end/config.json", {
+      max_position_embeddings: 24,
+      vocab_size: 700,
+      eos_token_id: 2,
+      ...change,
+    }),
+  );
+  return {
+    config: read,
+    weights: new Weights(initialise(clipTextParameters(read), seed)),
+    tokenizer: await ClipTokenizer.load(goldenPath("clip/tokenizer")),
+  };
+}
+
+/** A random pipeline of Stable Diffusion 1.5's or XL's layout. */
+async function randomPipeline(layout: "sd15" | "sdxl"): Promise<Pipeline> {
+  const two = layout === "sdxl";
+  const unet = unetConfig(
+    await config(`unet/${layout}/config.json`, {
+      sample_size: 4,
+      cross_attention_dim: two ? 64 : 32,
+    }),
+  );
+  const vae = vaeConfig(await config("vae/plain/config.json"));
+  const second = { architectures: ["CLIPTextModelWithProjection"], projection_dim: 20 };
+  return new Pipeline({
+    unet: { config: unet, weights: new Weights(initialise(unetParameters(unet), 1)) },
+    vae: { config: vae, weights: new Weights(initialise(vaeParameters(vae), 1)) },
+    textEncoders: [await textEncoder({}, 1), ...two ? [await textEncoder(second, 2)] : []],
+    schedule: NoiseSchedule.fromConfig({
+      beta_schedule: "scaled_linear",
+      beta_start: 0.00085,
+      beta_end: 0.012,
+      timestep_spacing: "trailing",
+    }),
+  });
+}
+
+const prompts = ["a photo of a cat", "a small red circle", "rain"];
+const options = { seed: 5, steps: 3, guidanceScale: 3 };
+
+/** The largest difference between two images' bytes; devices may round differently by one. */
+const difference = (a: Uint8Array, b: Uint8Array) =>
+  a.reduce((worst, value, i) => Math.max(worst, Math.abs(value - b[i])), 0);
+
+for (const layout of ["sd15", "sdxl"] as const) {
+  eachDevice(`pipeline: ${layout} is saved, loaded and makes the same images`, async () => {
+    const live = getDevice().liveBytes;
+    const pipeline = await randomPipeline(layout);
+    const first = await generate(pipeline, prompts, options);
+    assertEquals([first.count, first.height, first.width], [3, 8, 8]);
+    assertEquals(first.data.length, 3 * 8 * 8 * 3);
+    assert(new Set(first.data).size > 3, "the images are flat");
+
+    await savePipeline(`${folder}/${layout}`, pipeline);
+    pipeline.dispose();
+    const loaded = await loadPipeline(`${folder}/${layout}`);
+    assertEquals(loaded.textEncoders.length, layout === "sdxl" ? 2 : 1);
+    assertEquals(await generate(loaded, prompts, options), first);
+    loaded.dispose();
+    assertEquals(getDevice().liveBytes, live);
+  });
+}
+
+eachDevice("generate: an image depends on its own prompt and index only", async () => {
+  const pipeline = await randomPipeline("sd15");
+  const pairs = { ...options, batchSize: 2 };
+  const progress: string[] = [];
+  const all = await generate(pipeline, prompts, {
+    ...pairs,
+    onProgress: (done, total) => progress.push(`${done}/${total}`),
+  });
+  assertEquals(progress, ["1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]);
+  const rest = all.data.subarray(all.data.length / 3);
+  const later = await generate(pipeline, prompts.slice(1), { ...pairs, firstIndex: 1 });
+  assert(difference(later.data, rest) <= 1);
+  const noise = Float32Array.of(
+    ...startingNoise(5, 1, [4, 4, 4]),
+    ...startingNoise(5, 2, [4, 4, 4]),
+  );
+  const given = await generate(pipeline, prompts.slice(1), { ...pairs, noise });
+  assert(difference(given.data, rest) <= 1);
+  const other = await generate(pipeline, prompts, { ...pairs, seed: 6 });
+  assert(difference(other.data, all.data) > 1);
+  pipeline.dispose();
+});
+
+eachDevice(
+  "generate: guidance 1 ignores the negative prompt, an adapter changes the images",
+  async () => {
+    const pipeline = await randomPipeline("sd15");
+    const plain = { ...options, guidanceScale: 1 };
+    const one = await generate(pipeline, prompts, plain);
+    const negative = await generate(pipeline, prompts, { ...plain, negativePrompt: "a cat" });
+    assertEquals(negative.data, one.data);
+    const guided = await generate(pipeline, prompts, { ...options, negativePrompt: prompts[1] });
+    assert(difference(guided.data, one.data) > 0);
+
+    const width = pipeline.unet.weights.get("mid_block.resnets.0.conv1.weight").shape;
+    const adapter = (value: number): LoraAdapter => ({
+      scale: 1,
+      layers: new Map([["mid_block.resnets.0.conv1", {
+        down: tensor(new Float32Array(9 * width[2]).fill(0.2), [3, 3, width[2], 1]),
+        up: tensor(new Float32Array(width[3]).fill(value).map((v, i) => v * (i % 3)), [
+          1,
+          1,
+          1,
+          width[3],
+        ]),
+      }]]),
+    });
+    const zero = await generate(pipeline, prompts, { ...plain, lora: adapter(0) });
+    assert(difference(zero.data, one.data) <= 1);
+    const tuned = await generate(pipeline, prompts, { ...plain, lora: adapter(3) });
+    assert(difference(tuned.data, one.data) > 0);
+    pipeline.dispose();
+  },
+);
+
+eachDevice("generate: bad requests are refused with the numbers", async () => {
+  const pipeline = await randomPipeline("sd15");
+  await assertRejects(
+    () => generate(pipeline, ["a cat ".repeat(40)], options),
+    RangeError,
+    "at most 24 fit",
+  );
+  await assertRejects(
+    () => generate(pipeline, prompts, { ...options, height: 9 }),
+    RangeError,
+    "multiples of 2",
+  );
+  await assertRejects(
+    () => generate(pipeline, prompts, { ...options, noise: new Float32Array(3) }),
+    RangeError,
+    "3 images of [4,4,4] latents take 192",
+  );
+  pipeline.dispose();
+});
+
+Deno.test("loadPipeline: names what is missing", async () => {
+  await assertRejects(
+    () => loadPipeline("/nowhere"),
+    Error,
+    "no such file: /nowhere/model_index.json",
+  );
+  const path = `${folder}/other`;
+  Deno.mkdirSync(path);
+  Deno.writeTextFileSync(`${path}/model_index.json`, '{"_class_name": "FluxPipeline"}');
+  await assertRejects(() => loadPipeline(path), Error, '"_class_name" is "FluxPipeline"');
+});

@@ -1,0 +1,37 @@
+/** The choice of hyperparameters from made-up trials. */
+import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { searchGrid } from "../../lib/experiments/presets.ts";
+import { choose, judgeTrial, type Trial } from "../../lib/experiments/search.ts";
+import { methods } from "../../lib/experiments/table1.ts";
+
+Deno.test("a trial is judged by its wins over the base, both scorers alike", () => {
+  const base = { pickscore: [1, 2, 3, 4], hps: [1, 1, 1, 1] };
+  const tuned = { pickscore: [2, 2, 4, 3], hps: [2, 2, 2, 2] };
+  const trial = judgeTrial("dpo", { lr: 1e-3, beta: 2000 }, tuned, base);
+  assertAlmostEquals(trial.winRate, (62.5 + 100) / 2);
+  assertEquals(trial.change, { pickscore: 0.25, hps: 1 });
+});
+
+Deno.test("the best trial of each method is chosen, of equals the gentler one", () => {
+  const trial = (method: Trial["method"], lr: number, winRate: number): Trial => ({
+    method,
+    hyperparameters: { lr, beta: 1 },
+    winRate,
+    change: {},
+  });
+  const trials = [
+    trial("dpo", 2e-3, 60),
+    trial("dpo", 1e-3, 60),
+    trial("dpo", 5e-4, 55),
+    trial("dpo-tw", 1e-3, 50),
+    trial("ncp-dpo", 1e-3, 40),
+    trial("ncp-dpo", 2e-3, 70),
+  ];
+  const chosen = choose(trials);
+  assertEquals(methods.map((method) => chosen[method].lr), [1e-3, 1e-3, 2e-3]);
+  assertThrows(() => choose(trials.slice(0, 3)), Error, "no trial of dpo-tw");
+});
+
+Deno.test("every method gets as many trials", () => {
+  assertEquals(new Set(methods.map((method) => searchGrid[method].length)).size, 1);
+});

@@ -1,0 +1,51 @@
+/** The progress line, on a clock and a display of the test's own. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { duration, Progress } from "../../lib/tasks/progress.ts";
+
+function recorder(interval: number) {
+  const lines: { line: string; last: boolean }[] = [];
+  return { lines, interval, show: (line: string, last: boolean) => lines.push({ line, last }) };
+}
+
+Deno.test("the line has the share, the rate, the time left and the note", () => {
+  let time = 0;
+  const display = recorder(0);
+  const progress = new Progress("dpo", 100, { unit: "steps", display, now: () => time });
+  time = 5000;
+  progress.update(25, "loss 0.693");
+  assertEquals(
+    display.lines[0].line,
+    "dpo [#####...............] 25/100  5.0 steps/s  15 s left  loss 0.693",
+  );
+  time = 20_000;
+  progress.update(100);
+  assertEquals(display.lines[1].last, true);
+  assertStringIncludes(display.lines[1].line, "took 20 s");
+  progress.update(100);
+  assertEquals(display.lines.length, 2);
+});
+
+Deno.test("what an earlier process did is not part of the rate", () => {
+  let time = 0;
+  const display = recorder(0);
+  const progress = new Progress("x", 100, { unit: "steps", display, now: () => time, start: 90 });
+  time = 10_000;
+  progress.update(95);
+  assertStringIncludes(display.lines[0].line, "2.0 s per step  10 s left");
+});
+
+Deno.test("lines come no faster than the display wants, but the last one always comes", () => {
+  let time = 0;
+  const display = recorder(10_000);
+  const progress = new Progress("x", 50, { display, now: () => time });
+  for (let i = 1; i <= 50; i++) {
+    time = i * 1000;
+    progress.update(i);
+  }
+  assertEquals(display.lines.length, 6);
+  assert(display.lines.at(-1)!.line.includes("50/50"));
+});
+
+Deno.test("durations are words", () => {
+  assertEquals([42.4, 185, 7800].map(duration), ["42 s", "3 min 05 s", "2 h 10 min"]);
+});
