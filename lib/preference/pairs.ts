@@ -38,7 +38,8 @@ export interface Pair {
 /**
  * Pairs over latents and prompt embeddings held in memory, each stored once however many pairs use it.
  *
- * @param source `latents` [images, h, w, C], `contexts` [prompts, L, D].
+ * @param source `latents` [images, h, w, C], `contexts` [prompts, L, D]; for SDXL also `pooled` [prompts, P]
+ * and the pictures' height and width in pixels.
  * @throws {RangeError} If a pair names a row that is not there.
  */
 export function pairsInMemory(source: {
@@ -47,8 +48,10 @@ export function pairsInMemory(source: {
   readonly contexts: Float32Array;
   readonly contextShape: readonly [number, number];
   readonly pairs: readonly Pair[];
+  readonly pooled?: Float32Array;
+  readonly size?: readonly [number, number];
 }): PreferencePairs {
-  const { latents, latentShape, contexts, contextShape, pairs } = source;
+  const { latents, latentShape, contexts, contextShape, pairs, pooled, size } = source;
   const latentSize = latentShape[0] * latentShape[1] * latentShape[2];
   const contextSize = contextShape[0] * contextShape[1];
   const images = latents.length / latentSize;
@@ -76,6 +79,12 @@ export function pairsInMemory(source: {
         winner: rows(latents, latentSize, chosen.map((pair) => pair.winner)),
         loser: rows(latents, latentSize, chosen.map((pair) => pair.loser)),
         context: rows(contexts, contextSize, chosen.map((pair) => pair.prompt)),
+        ...pooled && size && {
+          added: {
+            textEmbeds: rows(pooled, pooled.length / prompts, chosen.map((pair) => pair.prompt)),
+            timeIds: Float32Array.from(chosen.flatMap(() => [...size, 0, 0, ...size])),
+          },
+        },
       };
     },
   };

@@ -73,6 +73,7 @@ export async function measureTimestepWeight(
   const { base, config, schedule, latents, seed } = options;
   const knots = options.knots ?? nanoTimestepWeight.knots;
   const count = latents.shape[0];
+  await base.realize();
   type Inputs = Record<
     "latents" | "context" | "timestep" | "coefficients" | "epsilon" | "z",
     Tensor

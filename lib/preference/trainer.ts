@@ -117,6 +117,7 @@ export async function train(training: Training): Promise<TrainResult> {
   const { base, config, schedule, pairs, runDirectory, onProgress } = training;
   const options = resolve(training);
   const { method, steps, accumulate, logEvery } = options;
+  await base.realize();
   await Deno.mkdir(runDirectory, { recursive: true });
   const checkpointPath = `${runDirectory}/checkpoint.safetensors`;
   const metricsPath = `${runDirectory}/metrics.jsonl`;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Tensor } from "./tensor.ts";
+import { stopGradient, type Tensor } from "./tensor.ts";
 
 /**
  * `softmax(q k^T * scale + mask) v` for q [B, H, Lq, D], k and v [B, H, Lk, D].
@@ -18,6 +18,9 @@ export function attention(
   options: { scale?: number; mask?: Tensor } = {},
 ): Tensor {
   const scale = options.scale ?? 1 / Math.sqrt(q.shape.at(-1)!);
-  const scores = q.matmul(k.transpose(-1, -2)).mul(scale);
-  return (options.mask ? scores.add(options.mask) : scores).softmax(-1).matmul(v);
+  const products = q.matmul(k.transpose(-1, -2)).mul(scale);
+  const scores = options.mask ? products.add(options.mask) : products;
+  const weights = scores.sub(stopGradient(scores.max(-1, true))).exp();
+  // Dividing after the second product takes one pass over [Lq, D] instead of [Lq, Lk].
+  return weights.matmul(v).div(weights.sum(-1, true));
 }

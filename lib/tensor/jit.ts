@@ -100,7 +100,7 @@ export function jit<S extends Tree, A extends Tree, R extends Tree>(
     const backend = getDevice();
     const stateLeaves = leavesOf(state);
     const argLeaves = leavesOf(args);
-    await realize(...stateLeaves);
+    await realize(...stateLeaves, ...argLeaves.filter((t) => t.source && t.source.op !== "host"));
     if (!recording) recording = await record(fn, state, args, backend);
     const r = recording;
     const inputs = [...stateLeaves, ...argLeaves];

@@ -18,7 +18,7 @@ import {
   moveView,
   sameShape,
 } from "./shape.ts";
-import { byteLength, type Tensor } from "./tensor.ts";
+import { byteLength, type Source, type Tensor } from "./tensor.ts";
 
 /** Kernels in order, their slots, and the tensors that the external slots stand for. */
 export interface Schedule {
@@ -70,6 +70,14 @@ const isLeaf = (node: Tensor) =>
 /** Narrow storage rounds, so such values must really be stored. */
 const rounds = (node: Tensor) =>
   node.source?.op === "cast" && (node.dtype === "f16" || node.dtype === "u8");
+
+/** Contractions and reductions that can end in an epilogue. */
+function isGuest(node: Tensor): boolean {
+  const source = node.source;
+  if (node.dtype !== "f32") return false;
+  return source?.op === "matmul" || source?.op === "sum" || source?.op === "max" ||
+    (source?.op === "conv2d" && source.variant !== "weight");
+}
 
 /** The nodes that a node's value is computed from. */
 function sourcesOf(node: Tensor): readonly Tensor[] {
@@ -139,11 +147,11 @@ class Scheduler {
         if (wanted.has(node)) this.#stored.add(node);
         continue;
       }
-      const { operations, loads } = cost.get(node)!;
+      const { operations } = cost.get(node)!;
       const alias = source.op === "stopGradient" || source.op === "project";
       const stored = mine.has("buffer") || !isMap(node) || rounds(node) ||
         (!alias && (!this.#fuse || operations > LARGEST ||
-          (mine.size > 1 && !(operations <= CHEAP && loads <= 1))));
+          (mine.size > 1 && !isCheap(cost.get(node)!))));
       if (stored) this.#stored.add(node);
       for (const [k, input] of sourcesOf(node).entries()) {
         if (!isMap(node)) {
@@ -164,14 +172,11 @@ class Scheduler {
     const byId = new Map(nodes.map((n) => [n.id, n]));
     for (let i = nodes.length - 1; i >= 0; i--) {
       const node = nodes[i]!;
-      const op = node.source?.op;
-      const guest = op === "matmul" || op === "conv2d" || op === "sum" || op === "max";
       const mine = uses.get(node);
-      if (!guest || !mine || mine.size !== 1 || node.dtype !== "f32") continue;
+      if (!isGuest(node) || !mine || mine.size !== 1) continue;
       const root = byId.get(Number([...mine][0]!.split("/")[0]));
       if (!root || !isMap(root) || this.#hosted.has(root)) continue;
       if (root.size !== node.size || rounds(root) || root.dtype !== "f32") continue;
-      if (op === "conv2d" && node.source.variant === "weight") continue;
       this.#hosted.set(root, node);
       this.#guestOf.set(node, root);
       this.#stored.delete(node);
@@ -394,18 +399,27 @@ class Scheduler {
 
   /** The memory under a chain of views; a copy is forced where no view fits. */
   locate(node: Tensor, contiguous: boolean): { node: Tensor; view: View } {
-    const moves: Movement[] = [];
+    const chain: Tensor[] = [];
     let at = node;
     while (at.source?.op === "move" && !this.stored(at)) {
-      moves.push(at.source.move);
+      chain.push(at);
       at = at.inputs[0]!;
     }
-    let view: View | undefined = contiguousView(at.shape);
-    for (let i = moves.length - 1; i >= 0 && view; i--) view = moveView(view, moves[i]!);
-    if (!view || at.source?.op === "constant" || (contiguous && !isContiguous(view))) {
+    let view = contiguousView(at.shape);
+    for (let moved = chain.pop(); moved; moved = chain.pop()) {
+      const { move } = moved.source as Source & { op: "move" };
+      let next = moveView(view, move);
+      if (!next) {
+        // Copy what lies below the impossible view; above it the rest is free again.
+        at = moved.inputs[0]!;
+        this.store(at);
+        next = moveView(contiguousView(at.shape), move)!;
+      }
+      view = next;
+    }
+    if (at.source?.op === "constant" || (contiguous && !isContiguous(view))) {
       this.store(node);
-      at = node;
-      view = contiguousView(node.shape);
+      return { node, view: contiguousView(node.shape) };
     }
     return { node: at, view };
   }
@@ -581,35 +595,48 @@ class Expression {
   }
 }
 
+/** What it would take to compute a node inside a consumer. */
+interface InlineCost {
+  readonly operations: number;
+  /** Operands as large as the node itself. */
+  readonly loads: number;
+  /** A contraction or reduction could end in this node, which would make storing it free. */
+  readonly ends: boolean;
+}
+
+/** Whether to compute a value anew in each of several consumers. */
+const isCheap = ({ operations, loads, ends }: InlineCost) =>
+  operations <= CHEAP && loads <= 1 && !ends;
+
 /** What it would take to compute each node inside a consumer. */
 function inlineCosts(
   nodes: readonly Tensor[],
-): Map<Tensor, { operations: number; loads: number }> {
+): Map<Tensor, InlineCost> {
   const consumers = new Map<Tensor, number>();
   for (const node of nodes) {
     for (const input of new Set(sourcesOf(node))) {
       consumers.set(input, (consumers.get(input) ?? 0) + 1);
     }
   }
-  const costs = new Map<Tensor, { operations: number; loads: number }>();
-  const asInput = (node: Tensor) => {
+  const costs = new Map<Tensor, InlineCost>();
+  const asInput = (node: Tensor): InlineCost => {
     const cost = costs.get(node)!;
     const shared = isMap(node) && (consumers.get(node) ?? 0) > 1;
     // A value that several kernels want and that is dear to repeat will be stored.
-    return shared && (cost.operations > CHEAP || cost.loads > 1)
-      ? { operations: 0, loads: 1 }
-      : cost;
+    return shared && !isCheap(cost) ? { operations: 0, loads: 1, ends: false } : cost;
   };
   for (const node of nodes) {
     const op = node.source?.op;
     let operations = 0;
     let loads = 0;
+    let ends = false;
     if (op === "move" || op === "stopGradient" || op === "project") {
       const input = sourcesOf(node)[0]!;
       const inner = asInput(input);
       operations = inner.operations;
       // A broadcast operand is small beside what it is broadcast to.
       loads = input.size * 4 <= node.size ? 0 : inner.loads;
+      ends = inner.ends && input.size === node.size;
     } else if (isMap(node)) {
       const fn = node.source?.op === "unary" ? node.source.fn : undefined;
       operations = fn && fn !== "neg" && fn !== "abs" ? 8 : 1;
@@ -617,15 +644,19 @@ function inlineCosts(
         const inner = asInput(input);
         operations += inner.operations;
         loads += inner.loads;
+        ends ||= inner.ends;
       }
-    } else if (op !== "constant") loads = 1;
-    costs.set(node, { operations, loads });
+    } else if (op !== "constant") {
+      loads = 1;
+      ends = isGuest(node) && consumers.get(node) === 1;
+    }
+    costs.set(node, { operations, loads, ends });
   }
   return costs;
 }
 
 function nameOf(node: Tensor): string {
-  const source = node.source!;
+  const source = node.source ?? { op: "copy" as const };
   const fn = source.op === "unary" || source.op === "binary" ? source.fn : source.op;
   return `${fn}[${node.shape.join("x")}]`;
 }

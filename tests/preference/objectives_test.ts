@@ -35,6 +35,8 @@ type ObjectiveCase = GoldenCase & {
   features: string | null;
   beta: number | null;
   lambda: number | null;
+  /** How far PyTorch's own f32 is from the f64 result in the file. */
+  f32_error: { gradients: number };
 };
 
 /** The released code's way of taking several levels is the one implemented. */
@@ -126,7 +128,9 @@ for (const golden of cases) {
         expected.push(...await file.values(name));
       }
       const error = relativeError(all, expected);
-      assert(error <= 1e-3, `gradients: relative error ${error}`);
+      // Where PyTorch in f32 is itself near 1e-3 off, any other order of summation may be beyond it.
+      const tolerance = Math.max(1e-3, 4 * golden.f32_error.gradients);
+      assert(error <= tolerance, `gradients: relative error ${error}, allowed ${tolerance}`);
       [...found.map((part) => part.tensor), ...gradients].forEach((t) => t.dispose());
       base.dispose();
     },
