@@ -5,7 +5,7 @@
  * @module
  */
 import sharp from "sharp";
-import { generate, loadPipeline, type Pipeline } from "../diffusion/mod.ts";
+import { generate, type Pipeline } from "../diffusion/mod.ts";
 import { loadScorer, type Scorer } from "../evaluation/mod.ts";
 import { judge, parseCaption } from "../nano/mod.ts";
 import type { LoraAdapter } from "../nn/mod.ts";
@@ -30,7 +30,7 @@ export const keptSamples = 4;
 /** The file in an evaluation's folder with its first images, one below the other. */
 export const samplesName = "samples.png";
 
-/** Draws and scores; the networks are loaded once for all models. */
+/** Draws and scores; the networks are loaded and compiled once for all models. */
 export class Evaluator implements Disposable {
   readonly #pipeline: Pipeline;
   readonly #scorers: Readonly<Record<"pickscore" | "hps", Scorer>>;
@@ -46,10 +46,15 @@ export class Evaluator implements Disposable {
     this.#oracle = oracle;
   }
 
-  /** Loads the base model and the scorers. */
-  static async open(materials: Materials): Promise<Evaluator> {
+  /**
+   * Loads the scorers.
+   *
+   * @param pipeline The base model; it stays the caller's.
+   * @param materials Which scorers, and whether the oracle can judge.
+   */
+  static async open(pipeline: Pipeline, materials: Materials): Promise<Evaluator> {
     return new Evaluator(
-      await loadPipeline(materials.base.path),
+      pipeline,
       {
         pickscore: await loadScorer(materials.pickscore.path),
         hps: await loadScorer(materials.hps.path),
@@ -109,9 +114,8 @@ export class Evaluator implements Disposable {
     return scores;
   }
 
-  /** Gives the networks' memory back. */
+  /** Gives the scorers' memory back. */
   [Symbol.dispose](): void {
-    this.#pipeline.dispose();
     for (const scorer of Object.values(this.#scorers)) scorer[Symbol.dispose]();
   }
 }

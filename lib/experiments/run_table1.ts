@@ -6,7 +6,9 @@
  */
 import { Buffer } from "node:buffer";
 import sharp from "sharp";
+import { loadPipeline, type Pipeline } from "../diffusion/mod.ts";
 import { loadLora } from "../nn/mod.ts";
+import type { PreferencePairs } from "../preference/mod.ts";
 import { Evaluator, keptSamples, samplesName } from "./evaluate.ts";
 import { figureSvg } from "./figure.ts";
 import { imageGrid } from "./image_grid.ts";
@@ -28,6 +30,7 @@ import {
   table1Page,
   type Table1Results,
 } from "./table1.ts";
+import { type Selection, trainingPairs } from "./training_pairs.ts";
 import { tune, type TuneResult, type Tuning, tuningInputs } from "./tune.ts";
 
 /** How an experiment tells what it does. */

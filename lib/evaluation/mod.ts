@@ -1,0 +1,8 @@
+/**
+ * Scorers, and the statistics that compare what they say.
+ *
+ * @module
+ */
+export * from "./comparison.ts";
+export * from "./scorer.ts";
+export * from "./statistics.ts";

@@ -1,0 +1,122 @@
+/**
+ * Stage `unet`: the base model, kept once half-trained (weak, the one to be tuned) and once at the end
+ * (strong, which helps to make preference data).
+ *
+ * @module
+ */
+import { clipText } from "../../diffusion/clip_text.ts";
+import type { VaeConfig } from "../../diffusion/config.ts";
+import { NoiseSchedule } from "../../diffusion/noise_schedule.ts";
+import { initUNet, unet } from "../../diffusion/unet.ts";
+import type { Weights } from "../../nn/weights.ts";
+import {
+  randomIntegers,
+  randomNormal,
+  randomUniform,
+  stream,
+  type Tensor,
+  tensor,
+} from "../../tensor/mod.ts";
+import { captionText } from "../caption.ts";
+import { trainingExample } from "../world.ts";
+import { encodeImages, trainingImages } from "./autoencoder.ts";
+import { nanoTokenizer } from "./clip.ts";
+import { CLIP_A, SCHEDULER, UNET } from "./configs.ts";
+import { type Fit, fit } from "./fit.ts";
+
+const BATCH = 64;
+/** Pictures whose latents are kept in memory. */
+const EXAMPLES = 24_000;
+/** Share of steps that see the empty caption, for classifier-free guidance. */
+const EMPTY = 0.1;
+/** The largest weight beyond 1 of a timestep's error. */
+const LARGEST_WEIGHT = 24;
+
+const PICK = stream("nano.pretrain.unet.pick");
+const TIME = stream("nano.pretrain.unet.time");
+const NOISE = stream("nano.pretrain.unet.noise");
+const DROP = stream("nano.pretrain.unet.drop");
+
+/**
+ * Trains the base model on `w(t) |eps - eps_theta|^2` with `w = 1 + min((1 - abar) / abar, 24)`.
+ *
+ * The plain error hardly trains the captions at this scale: layout and colour are decided at high
+ * noise, where it is a hundred times smaller than at low noise. The weight is that of the velocity's error.
+ */
+export async function trainBase(
+  vae: { readonly weights: Weights; readonly config: VaeConfig },
+  text: Weights,
+  options:
+    & Pick<Fit, "directory" | "seed" | "onProgress" | "keep" | "onKeep">
+    & { readonly steps: number },
+): Promise<Map<string, Tensor>> {
+  const { seed, steps } = options;
+  const latents = await encodeImages(
+    vae.weights,
+    vae.config,
+    EXAMPLES,
+    (first, count) => trainingImages(seed, first, count),
+    (done) => options.onProgress?.(0, steps, `${done} of ${EXAMPLES} pictures encoded`),
+  );
+  const tokenizer = nanoTokenizer();
+  const captions = Array.from(
+    { length: EXAMPLES },
+    (_, i) => tokenizer.encode(captionText(trainingExample(seed, i).caption)),
+  );
+  const empty = tokenizer.encode("");
+  const { alphasCumprod } = NoiseSchedule.fromConfig(SCHEDULER);
+  await text.realize();
+
+  return await fit({
+    ...options,
+    name: "unet",
+    initial: initUNet(UNET, seed),
+    learningRate: 1.5e-3,
+    warmup: 100,
+    floor: 0.03,
+    average: 0.998,
+    steps,
+    batch: (step) => {
+      const pick = randomIntegers({ seed, stream: PICK, step }, [BATCH], 0, EXAMPLES);
+      const times = randomIntegers({ seed, stream: TIME, step }, [BATCH], 0, 1000);
+      const drop = randomUniform({ seed, stream: DROP, step }, [BATCH]);
+      const length = empty.length;
+      const original = new Float32Array(BATCH * 1024);
+      const ids = new Int32Array(BATCH * length);
+      const coefficients = new Float32Array(BATCH * 3);
+      for (let i = 0; i < BATCH; i++) {
+        original.set(latents.subarray(pick[i] * 1024, (pick[i] + 1) * 1024), i * 1024);
+        ids.set(drop[i] < EMPTY ? empty : captions[pick[i]], i * length);
+        const kept = alphasCumprod[times[i]];
+        const weight = 1 + Math.min((1 - kept) / kept, LARGEST_WEIGHT);
+        coefficients.set([Math.sqrt(kept), Math.sqrt(1 - kept), weight], i * 3);
+      }
+      return {
+        original: tensor(original, [BATCH, 16, 16, 4]),
+        noise: tensor(randomNormal({ seed, stream: NOISE, step }, [BATCH, 16, 16, 4]), [
+          BATCH,
+          16,
+          16,
+          4,
+        ]),
+        ids: tensor(ids, [BATCH, length]),
+        eos: tensor(new Int32Array(BATCH), [BATCH]),
+        timestep: tensor(Float32Array.from(times), [BATCH]),
+        coefficients: tensor(coefficients, [BATCH, 3]),
+      };
+    },
+    loss: (w, { original, noise, ids, eos, timestep, coefficients }) => {
+      const [signal, sigma, weight] = coefficients.split(1, 3).map((c) =>
+        c.reshape([BATCH, 1, 1, 1])
+      );
+      const sample = original.mul(signal).add(noise.mul(sigma));
+      const context = clipText(text, CLIP_A.text_config, { ids, eos }).hidden;
+      const error = unet(w, UNET, { sample, timestep, context }).sub(noise).square().mean([
+        1,
+        2,
+        3,
+      ]);
+      return { loss: error.mul(weight.reshape([BATCH])).mean(), plain: error.mean() };
+    },
+  });
+}

@@ -1,0 +1,180 @@
+/**
+ * The nano lineage from a seed, stage by stage: autoencoder, two CLIPs, base model (weak and strong),
+ * preference data, two scorers, and the release that `data/nano` holds.
+ *
+ * A stage whose result is there is skipped; a killed one goes on from its last checkpoint.
+ *
+ * @module
+ */
+import { writeManifest } from "../../data/manifest.ts";
+import { savePipeline } from "../../diffusion/pipeline.ts";
+import { promptSplits } from "../prompts.ts";
+import type { Fit } from "./fit.ts";
+import { trainVae } from "./autoencoder.ts";
+import { trainBase } from "./base.ts";
+import { trainClip } from "./clip.ts";
+import { CLIP_A, CLIP_B, UNET } from "./configs.ts";
+import { forget } from "./fit.ts";
+import { COLLECTIONS, makeImages, openBase, PROMPTS, writeDataset } from "./preferences.ts";
+import { baseQuality, vaeQuality } from "./quality.ts";
+import { scorerAccuracy, trainScorer } from "./scorers.ts";
+import {
+  isComplete,
+  openClip,
+  openVae,
+  saveClip,
+  saveNetwork,
+  textTower,
+  writeText,
+} from "./store.ts";
+
+/** The stages in the order that they build on each other. */
+export const stages = [
+  "vae",
+  "clip-a",
+  "clip-b",
+  "unet",
+  "preferences",
+  "pickscore",
+  "hps",
+  "release",
+] as const;
+
+/** A stage's name. */
+export type Stage = (typeof stages)[number];
+
+/** How long each network is trained. */
+const STEPS = { vae: 1200, "clip-a": 500, "clip-b": 400, unet: 1600, weak: 800 } as const;
+
+/** What to build and where. */
+export interface PretrainOptions {
+  readonly stages: readonly Stage[];
+  readonly output: string;
+  readonly seed: number;
+  readonly onProgress?: (
+    stage: Stage,
+    ...progress: Parameters<NonNullable<Fit["onProgress"]>>
+  ) => void;
+}
+
+/** Builds the stages asked for. */
+export async function pretrain(options: PretrainOptions): Promise<void> {
+  const { output, seed, onProgress } = options;
+  await Deno.mkdir(output, { recursive: true });
+  for (const stage of stages.filter((s) => options.stages.includes(s))) {
+    const common = {
+      directory: output,
+      seed,
+      onProgress: (...progress: Parameters<NonNullable<Fit["onProgress"]>>) =>
+        onProgress?.(stage, ...progress),
+    };
+    await STAGES[stage](output, common);
+  }
+}
+
+type Common = Pick<Fit, "directory" | "seed" | "onProgress">;
+
+const STAGES: Readonly<Record<Stage, (output: string, common: Common) => Promise<void>>> = {
+  async vae(output, common) {
+    if (await isComplete(`${output}/vae`)) return;
+    const { weights, config } = await trainVae({ ...common, steps: STEPS.vae });
+    const label = { _class_name: "AutoencoderKL" };
+    await saveNetwork(`${output}/vae`, "diffusion_pytorch_model", label, config, weights);
+    await forget(output, "vae");
+  },
+  "clip-a": (output, common) => clipStage("clip-a", CLIP_A, output, common),
+  "clip-b": (output, common) => clipStage("clip-b", CLIP_B, output, common),
+  async unet(output, common) {
+    if (await isComplete(`${output}/unet-strong`)) return;
+    const vae = await openVae(`${output}/vae`);
+    const { weights: clip } = await openClip(`${output}/clip-a`);
+    const label = { _class_name: "UNet2DConditionModel" };
+    const save = (name: string, weights: Parameters<typeof saveNetwork>[4]) =>
+      saveNetwork(`${output}/unet-${name}`, "diffusion_pytorch_model", label, UNET, weights);
+    const strong = await trainBase(vae, textTower(clip), {
+      ...common,
+      steps: STEPS.unet,
+      keep: [STEPS.weak],
+      onKeep: (_, weights) => save("weak", weights),
+    });
+    await save("strong", strong);
+    await forget(output, "unet");
+  },
+  async preferences(output, common) {
+    for (const collection of COLLECTIONS) {
+      await makeImages(output, collection, common.seed, common.onProgress);
+    }
+  },
+  pickscore: (output, common) => scorerStage("pickscore", "clip-a", output, common),
+  hps: (output, common) => scorerStage("hps", "clip-b", output, common),
+  release,
+};
+
+async function scorerStage(
+  name: "pickscore" | "hps",
+  base: "clip-a" | "clip-b",
+  output: string,
+  common: Common,
+): Promise<void> {
+  if (await isComplete(`${output}/${name}`)) return;
+  const clip = await openClip(`${output}/${base}`);
+  const weights = await trainScorer(name, clip, output, common);
+  const accuracy = await scorerAccuracy(weights, clip.config, output, common.seed);
+  await writeText(`${output}/${name}.accuracy.json`, JSON.stringify(accuracy) + "\n");
+  await saveClip(`${output}/${name}`, clip.config, weights);
+  await forget(output, name);
+}
+
+/**
+ * Gathers what `data/nano` holds under `release/`: both pipelines (the strong one shares everything but
+ * the U-Net), the scorers, the preferences, the prompts, how good it all is, and the hashes.
+ */
+async function release(output: string, { seed }: Common): Promise<void> {
+  const to = `${output}/release`;
+  await Deno.mkdir(to, { recursive: true });
+  for (const model of ["weak", "strong"] as const) {
+    const pipeline = await openBase(output, model);
+    await savePipeline(`${to}/${model}`, pipeline, { dtype: "f16" });
+    pipeline.dispose();
+  }
+  for (const part of ["vae", "text_encoder", "tokenizer"]) {
+    await Deno.remove(`${to}/strong/${part}`, { recursive: true });
+    await Deno.symlink(`../weak/${part}`, `${to}/strong/${part}`);
+  }
+  for (const name of ["pickscore", "hps"] as const) {
+    await Deno.mkdir(`${to}/${name}`, { recursive: true });
+    for await (const { name: file } of Deno.readDir(`${output}/${name}`)) {
+      await Deno.copyFile(`${output}/${name}/${file}`, `${to}/${name}/${file}`);
+    }
+  }
+  await writeDataset(`${to}/preferences.parquet`, output, seed);
+  const splits = promptSplits(seed, PROMPTS);
+  await writeText(`${to}/prompts.json`, JSON.stringify(splits, null, 1) + "\n");
+  const read = async (name: string) =>
+    JSON.parse(await Deno.readTextFile(`${output}/${name}.accuracy.json`));
+  const quality = {
+    seed,
+    steps: STEPS,
+    vae: await vaeQuality(output, seed),
+    weak: await baseQuality(output, "weak", seed),
+    strong: await baseQuality(output, "strong", seed),
+    pickscore: await read("pickscore"),
+    hps: await read("hps"),
+  };
+  await writeText(`${to}/quality.json`, JSON.stringify(quality, null, 2) + "\n");
+  await writeManifest(to);
+}
+
+async function clipStage(
+  name: "clip-a" | "clip-b",
+  config: typeof CLIP_A,
+  output: string,
+  common: Common,
+): Promise<void> {
+  if (await isComplete(`${output}/${name}`)) return;
+  // Another seed for each, so that the two scorers see other data.
+  const seed = common.seed + (name === "clip-a" ? 100 : 200);
+  const weights = await trainClip(name, config, { ...common, seed, steps: STEPS[name] });
+  await saveClip(`${output}/${name}`, config, weights);
+  await forget(output, name);
+}
