@@ -117,7 +117,9 @@ async function filesBelow(folder: string, prefix = ""): Promise<string[]> {
   const names: string[] = [];
   for await (const entry of Deno.readDir(`${folder}/${prefix}`)) {
     const name = prefix + entry.name;
-    if (entry.isDirectory) names.push(...await filesBelow(folder, `${name}/`));
+    // Links are followed: what is behind them is what will be read.
+    const { isDirectory } = entry.isSymlink ? await Deno.stat(`${folder}/${name}`) : entry;
+    if (isDirectory) names.push(...await filesBelow(folder, `${name}/`));
     else if (!name.endsWith(".partial")) names.push(name);
   }
   return names.sort();

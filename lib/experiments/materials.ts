@@ -50,7 +50,8 @@ export interface Materials {
  * @throws {Error} if a shipped file is damaged, or a named one is missing.
  */
 export async function openMaterials(paths: MaterialPaths): Promise<Materials> {
-  const shipped = Object.values(paths).some((path) => path === undefined);
+  const { base, data, prompts, pickscore, hps } = paths;
+  const shipped = [base, data, prompts, pickscore, hps].includes(undefined);
   if (shipped) await checkManifest(nanoFolder);
   const material = async (path: string, option: string): Promise<Material> => {
     try {
@@ -62,13 +63,13 @@ export async function openMaterials(paths: MaterialPaths): Promise<Materials> {
     }
   };
   return {
-    model: paths.base ?? "nano, weak checkpoint",
-    base: await material(paths.base ?? `${nanoFolder}/weak`, "base"),
-    data: await material(paths.data ?? `${nanoFolder}/preferences.parquet`, "data"),
-    pickscore: await material(paths.pickscore ?? `${nanoFolder}/pickscore`, "pickscore"),
-    hps: await material(paths.hps ?? `${nanoFolder}/hps`, "hps"),
-    prompts: paths.prompts ? await splitPrompts(paths.prompts) : await nanoPrompts(),
-    oracle: paths.prompts === undefined,
+    model: base ?? "nano, weak checkpoint",
+    base: await material(base ?? `${nanoFolder}/weak`, "base"),
+    data: await material(data ?? `${nanoFolder}/preferences.parquet`, "data"),
+    pickscore: await material(pickscore ?? `${nanoFolder}/pickscore`, "pickscore"),
+    hps: await material(hps ?? `${nanoFolder}/hps`, "hps"),
+    prompts: prompts ? await splitPrompts(prompts) : await nanoPrompts(),
+    oracle: prompts === undefined,
   };
 }
 

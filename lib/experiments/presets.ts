@@ -3,16 +3,17 @@
  *
  * @module
  */
+import { methods as preferenceMethods } from "../preference/mod.ts";
 import type { Sampling } from "./evaluate.ts";
 import type { Table1Data, Table1Method } from "./table1.ts";
 
 /** What a method is tuned with. */
-export interface Hyperparameters {
+export type Hyperparameters = {
   /** Learning rate of AdamW. */
   readonly lr: number;
   /** beta T of the mean-reduced loss. */
   readonly beta: number;
-}
+};
 
 /** The size of an experiment. */
 export interface Preset {
@@ -28,9 +29,22 @@ export interface Preset {
   /** Held-out prompts to compare by. */
   readonly prompts: number;
   readonly sampling: Sampling;
-  /** The search for hyperparameters: validation prompts per trial; null uses what was found before. */
-  readonly search: { readonly prompts: number } | null;
+  /** How hyperparameters are searched for; null takes what an earlier search found, or the defaults. */
+  readonly search: SearchSettings | null;
 }
+
+/** The size of a search for hyperparameters. */
+export type SearchSettings = {
+  /** What is tried: as many trials for every method. */
+  readonly grid: Readonly<Record<Table1Method, readonly Hyperparameters[]>>;
+  readonly data: Table1Data;
+  /** One that the comparison does not use. */
+  readonly seed: number;
+  readonly steps: number;
+  readonly batch: number;
+  /** Validation prompts. */
+  readonly prompts: number;
+};
 
 const sampling: Sampling = { steps: 12, guidanceScale: 4, seed: 1_000_000 };
 
@@ -51,7 +65,7 @@ export const presets = {
     description: "one seed, 10 minutes or less on 2 cores",
     seeds: [0],
     data: ["full", "filtered"],
-    steps: 100,
+    steps: 80,
     batch: 8,
     rank: 8,
     prompts: 100,
@@ -62,32 +76,39 @@ export const presets = {
     description: "five seeds, and a search for hyperparameters; resumes after an interruption",
     seeds: [0, 1, 2, 3, 4],
     data: ["full", "filtered"],
-    steps: 200,
+    steps: 150,
     batch: 16,
     rank: 8,
     prompts: 200,
     sampling,
-    search: { prompts: 60 },
+    search: {
+      grid: { dpo: rates("dpo"), "dpo-tw": rates("dpo-tw"), "ncp-dpo": rates("ncp-dpo") },
+      data: "filtered",
+      seed: 1000,
+      steps: 60,
+      batch: 16,
+      prompts: 50,
+    },
   },
 } as const satisfies Record<string, Preset>;
 
 /** The name of a preset. */
 export type PresetName = keyof typeof presets;
 
-/** Where a method starts when no search was made: the values of the prototype. */
+/** What a method is tuned with when no search was made: its defaults. */
 export const defaultHyperparameters: Readonly<Record<Table1Method, Hyperparameters>> = {
-  dpo: { lr: 1e-3, beta: 2_000 },
-  "dpo-tw": { lr: 1e-3, beta: 1e6 },
-  "ncp-dpo": { lr: 1e-3, beta: 1e6 },
+  dpo: defaultsOf("dpo"),
+  "dpo-tw": defaultsOf("dpo-tw"),
+  "ncp-dpo": defaultsOf("ncp-dpo"),
 };
 
-/** What the search tries: as many trials for every method. */
-export const searchGrid: Readonly<Record<Table1Method, readonly Hyperparameters[]>> = {
-  dpo: grid([5e-4, 1e-3, 2e-3], [1_000, 4_000]),
-  "dpo-tw": grid([5e-4, 1e-3, 2e-3], [3e5, 1e6]),
-  "ncp-dpo": grid([5e-4, 1e-3, 2e-3], [3e5, 1e6]),
-};
+function defaultsOf(method: Table1Method): Hyperparameters {
+  const { learningRate: lr, beta } = preferenceMethods[method];
+  return { lr, beta };
+}
 
-function grid(rates: readonly number[], betas: readonly number[]): Hyperparameters[] {
-  return rates.flatMap((lr) => betas.map((beta) => ({ lr, beta })));
+/** Learning rates around the default. */
+function rates(method: Table1Method): Hyperparameters[] {
+  const { lr, beta } = defaultsOf(method);
+  return [lr / 2, lr, 2 * lr].map((rate) => ({ lr: rate, beta }));
 }

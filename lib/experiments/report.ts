@@ -46,7 +46,7 @@ function cellText(cell: Cell, column: Column): string {
   if (cell === null) return "";
   if (typeof cell === "string") return cell.replaceAll("|", "\\|");
   const show = (value: number) => {
-    const text = value.toFixed(column.decimals ?? 2);
+    const text = value.toFixed(column.decimals ?? 2).replace(/^-(?=[0.]+$)/, "");
     return column.signed && Number(text) > 0 ? `+${text}` : text;
   };
   if (typeof cell === "number") return show(cell);

@@ -5,6 +5,7 @@
  * @module
  */
 import { Buffer } from "node:buffer";
+import { isDeepStrictEqual } from "node:util";
 import sharp from "sharp";
 import { loadPipeline, type Pipeline } from "../diffusion/mod.ts";
 import { loadLora } from "../nn/mod.ts";
@@ -14,7 +15,6 @@ import { figureSvg } from "./figure.ts";
 import { imageGrid } from "./image_grid.ts";
 import { digestPrompts, type Materials } from "./materials.ts";
 import { defaultHyperparameters, type Hyperparameters, type Preset } from "./presets.ts";
-import { searchGrid } from "./presets.ts";
 import { writeReport } from "./report.ts";
 import { type Json, provenance, runKey, type RunRecord, RunStore, writeWhole } from "./run.ts";
 import { choose, criterion, judgeTrial, type SearchRecord, type Trial } from "./search.ts";
@@ -38,7 +38,7 @@ export interface Reporter {
   /** A line of its own. */
   say(line: string): void;
   /** Begins a job; the returned function is told how much of it is done. */
-  job(label: string, total: number, unit: string): (done: number, note?: string) => void;
+  job(label: string, unit: string): (done: number, total: number, note?: string) => void;
 }
 
 /** What {@linkcode runTable1} needs to know. */
@@ -149,16 +149,21 @@ export async function runTable1(options: Table1Options): Promise<Table1Outcome> 
     reporter.say(`Report: ${folder}/table.md`);
     return { folder, markdown };
   } finally {
-    bench.close();
+    bench[Symbol.dispose]();
   }
 }
 
-/** The runs of one experiment: each is looked up in the store and computed where it is missing. */
-class Bench {
+/**
+ * The runs of one experiment: each is looked up in the store and computed where it is missing. Models
+ * and data are loaded when the first run needs them, and serve all runs.
+ */
+class Bench implements Disposable {
   readonly startedAt = new Date();
   readonly reportFolder: string;
   readonly #options: Table1Options;
   readonly #store: RunStore;
+  #pipeline: Pipeline | undefined;
+  #pairs: Readonly<Record<Selection, PreferencePairs>> | undefined;
   #evaluator: Evaluator | undefined;
 
   constructor(options: Table1Options) {
@@ -168,22 +173,48 @@ class Bench {
     this.reportFolder = `${results}/table1${presetName === "full" ? "" : `/${presetName}`}`;
   }
 
-  close(): void {
+  [Symbol.dispose](): void {
     this.#evaluator?.[Symbol.dispose]();
+    this.#pipeline?.dispose();
   }
 
+  async #model(): Promise<Pipeline> {
+    return this.#pipeline ??= await loadPipeline(this.#options.materials.base.path);
+  }
+
+  async #trainingPairs(): Promise<Readonly<Record<Selection, PreferencePairs>>> {
+    const { materials, preset, reporter } = this.#options;
+    return this.#pairs ??= await trainingPairs(
+      await this.#model(),
+      materials.data.path,
+      preset.search ? [...preset.data, preset.search.data] : preset.data,
+      reporter.job("encode images and prompts", "items"),
+    );
+  }
+
+  /** Tunes with the preset's budget, or with another. */
   async tune(
     name: string,
     job: { method: Table1Method; data: Table1Data; seed: number },
     hyperparameters: Hyperparameters,
+    { steps, batch }: { steps: number; batch: number } = this.#options.preset,
   ): Promise<Tuned> {
     const { materials, preset, device, reporter } = this.#options;
-    const { steps, batch, rank } = preset;
-    const tuning: Tuning = { ...job, ...hyperparameters, steps, batch, rank };
+    const tuning: Tuning = { ...job, ...hyperparameters, steps, batch, rank: preset.rank };
     const { record, reused } = await this.#store.run(
       "train",
       tuningInputs(tuning, materials, device),
-      (folder) => tune(tuning, materials, folder, reporter.job(`train ${name}`, steps, "steps")),
+      async (folder) => {
+        const pairs = (await this.#trainingPairs())[job.data];
+        const report = reporter.job(`train ${name}`, "steps");
+        return await tune(
+          tuning,
+          await this.#model(),
+          pairs,
+          folder,
+          (step, note) => report(step, steps, note),
+        );
+      },
     );
     if (reused) reporter.say(`train ${name}: done before`);
     return { record, folder: this.#store.folderOf(record.key) };
@@ -206,14 +237,20 @@ class Bench {
       "evaluate",
       inputs,
       async (folder) => {
-        this.#evaluator ??= await Evaluator.open(materials);
-        return await this.#evaluator.evaluate(prompts, preset.sampling, {
-          folder,
-          onProgress: reporter.job(`evaluate ${name}`, prompts.length, "images"),
-          ...(tuned
-            ? { lora: await loadLora(`${tuned.folder}/pytorch_lora_weights.safetensors`) }
-            : {}),
-        });
+        const pipeline = await this.#model();
+        this.#evaluator ??= await Evaluator.open(pipeline, materials);
+        const lora = tuned &&
+          await loadLora(`${tuned.folder}/pytorch_lora_weights.safetensors`, pipeline.unet.weights);
+        const report = reporter.job(`evaluate ${name}`, "images");
+        try {
+          return await this.#evaluator.evaluate(prompts, preset.sampling, {
+            folder,
+            onProgress: (done) => report(done, prompts.length),
+            ...(lora ? { lora } : {}),
+          });
+        } finally {
+          lora?.layers.forEach(({ down, up }) => [down, up].forEach((half) => half.dispose()));
+        }
       },
     );
     if (reused) reporter.say(`evaluate ${name}: done before`);
@@ -234,38 +271,40 @@ class Bench {
       validation: digestPrompts(materials.prompts.validation),
     });
     const earlier = await readSearch(path);
-    if (earlier?.key === key) {
-      return {
-        hyperparameters: earlier.chosen,
-        from: "chosen on validation prompts (`search.json`)",
-      };
-    }
+    const from = "chosen on validation prompts (`search.json`)";
+    // A preset that searches wants its own search; the others take any with the same materials.
+    const serves = earlier?.key === key &&
+      (preset.search === null || isDeepStrictEqual(earlier.settings, preset.search));
+    if (serves) return { hyperparameters: earlier.chosen, from };
     if (!preset.search) {
-      return { hyperparameters: defaultHyperparameters, from: "preset, not searched for" };
+      return { hyperparameters: defaultHyperparameters, from: "the methods' defaults" };
     }
-    const prompts = materials.prompts.validation.slice(0, preset.search.prompts);
+    const { grid, data, seed, ...budget } = preset.search;
+    const prompts = materials.prompts.validation.slice(0, budget.prompts);
     const base = await this.evaluate("base model on validation prompts", prompts);
     const trials: Trial[] = [];
     for (const method of methods) {
-      for (const [i, hyperparameters] of searchGrid[method].entries()) {
-        const name = `trial ${i + 1}/${searchGrid[method].length} of ${labels[method]}`;
-        const job = { method, data: "filtered" as const, seed: searchSeed };
-        const tuned = await this.tune(name, job, hyperparameters);
+      for (const [i, hyperparameters] of grid[method].entries()) {
+        const name = `trial ${i + 1}/${grid[method].length} of ${labels[method]}`;
+        const tuned = await this.tune(name, { method, data, seed }, hyperparameters, budget);
         const { record } = await this.evaluate(name, prompts, tuned);
         const trial = judgeTrial(method, hyperparameters, record.result, base.record.result);
         reporter.say(`${name}: wins ${trial.winRate.toFixed(1)} % over the base`);
         trials.push(trial);
       }
     }
-    const search: SearchRecord = { key, criterion, trials, chosen: choose(trials) };
+    const search: SearchRecord = {
+      key,
+      criterion,
+      settings: preset.search,
+      trials,
+      chosen: choose(trials),
+    };
     await Deno.mkdir(`${results}/table1`, { recursive: true });
     await writeWhole(path, JSON.stringify(search, null, 1) + "\n");
-    return { hyperparameters: search.chosen, from: "chosen on validation prompts (`search.json`)" };
+    return { hyperparameters: search.chosen, from };
   }
 }
-
-/** The comparison's seeds count from 0: the search uses none of them. */
-const searchSeed = 1000;
 
 async function readSearch(path: string): Promise<SearchRecord | undefined> {
   try {

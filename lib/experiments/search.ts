@@ -7,7 +7,7 @@
  */
 import { mean, winRate } from "../evaluation/statistics.ts";
 import { methods, type PromptScores, scorers, type Table1Method } from "./table1.ts";
-import type { Hyperparameters } from "./presets.ts";
+import type { Hyperparameters, SearchSettings } from "./presets.ts";
 
 /** One trial. */
 export interface Trial {
@@ -21,9 +21,10 @@ export interface Trial {
 
 /** What the search found; stored as `search.json`. */
 export interface SearchRecord {
-  /** The materials and settings it was made with: it holds for no others. */
+  /** Digest of the materials it was made with: it holds for no others. */
   readonly key: string;
   readonly criterion: string;
+  readonly settings: SearchSettings;
   readonly trials: readonly Trial[];
   readonly chosen: Readonly<Record<Table1Method, Hyperparameters>>;
 }

@@ -291,7 +291,9 @@ export function table1Page(results: Table1Results, setting: Table1Setting): stri
     `${setting.batch} pairs, ${seeds} ${seeds === 1 ? "seed" : "seeds"}, ${setting.prompts} ` +
     `held-out prompts, the same starting noise for every model.`,
     "",
-    ...verdict(comparisons).map((sentence) => `- ${sentence}`),
+    ...(setting.preset === "smoke"
+      ? ["This preset only shows that everything runs: its numbers answer nothing."]
+      : verdict(comparisons).map((sentence) => `- ${sentence}`)),
     "",
     markdownTable(comparisonTable(comparisons)),
     "In brackets: 95 % bootstrap intervals over " +
@@ -304,7 +306,7 @@ export function table1Page(results: Table1Results, setting: Table1Setting): stri
     "Mean scores (PickScore and HPS are 100 times the cosine):",
     "",
     markdownTable(meansTable(results)),
-    `Hyperparameters ${setting.hyperparametersFrom}: ${tuning.join("; ")}.`,
+    `Hyperparameters, ${setting.hyperparametersFrom}: ${tuning.join("; ")}.`,
     "",
     `Computed on ${setting.device} in ${setting.minutes.toFixed(1)} minutes of training and ` +
     `evaluation; \`record.json\` holds the scores of every prompt.`,

@@ -93,7 +93,12 @@ function encode(
   return encodePairs(pipeline, {
     prompts: used.map((caption) => captions[caption]),
     imageCount: images.length,
-    images: pictures(path, images, new Set([...pairs.winner, ...pairs.loser]), resolution(pipeline)),
+    images: pictures(
+      path,
+      images,
+      new Set([...pairs.winner, ...pairs.loser]),
+      resolution(pipeline),
+    ),
     pairs: Array.from(pairs.winner, (winner, i) => ({
       winner,
       loser: pairs.loser[i],

@@ -19,8 +19,7 @@ export interface GroupNormOptions {
  *
  * Positions are reduced first, which walks memory in order and leaves a mean and a variance for each
  * image and channel; a group's follow from those of its channels, `var = mean(var_c + (mean_c -
- * mean)^2)`. Scale and shift per image and channel are worked out before the image is touched again,
- * so the full-size pass is one multiply-add.
+ * mean)^2)`. The scale per image and channel is worked out before the image is touched again.
  *
  * @param w Holds `weight` [C] and `bias` [C].
  * @param x [N, ..., C]
@@ -47,10 +46,10 @@ export function groupNorm(w: Weights, x: Tensor, { groups, eps }: GroupNormOptio
   const between = means.sub(stopGradient(mean)).square();
   const variance = channelVariance.add(between).mean(2, true);
 
-  const affine = (name: string) => w.get(name).reshape(inGroups.slice(1));
-  const scale = variance.add(eps).rsqrt().mul(affine("weight"));
-  const shift = affine("bias").sub(mean.mul(scale));
-  return x.mul(scale.reshape(overImage)).add(shift.reshape(overImage));
+  const scale = variance.add(eps).rsqrt().mul(w.get("weight").reshape(inGroups.slice(1)));
+  // Centred before it is scaled: a group's mean can be many times its deviation.
+  const perImage = (t: Tensor) => t.expand(inGroups).reshape(overImage);
+  return x.sub(perImage(mean)).mul(perImage(scale)).add(w.get("bias"));
 }
 
 /**

@@ -10,7 +10,7 @@ import { loadLora } from "../nn/mod.ts";
 import { useDevice } from "./device.ts";
 import { gridName, readPrompts, writeImages } from "./files.ts";
 import { deviceOption, integer, number, text, texts } from "./options.ts";
-import { Progress } from "./progress.ts";
+import { progressOf } from "./progress.ts";
 import { runCommand } from "./run_command.ts";
 import { UserError } from "./user_error.ts";
 
@@ -53,16 +53,12 @@ if (import.meta.main) {
     }
     await useDevice(options.device);
     const pipeline = await loadPipeline(options.base);
-    const lora = options.lora ? await loadLora(options.lora) : undefined;
-    let progress: Progress | undefined;
+    const lora = options.lora ? await loadLora(options.lora, pipeline.unet.weights) : undefined;
     const images = await generate(pipeline, prompts, {
       seed: options.seed,
       steps: options.steps,
       guidanceScale: options.guidance,
-      onProgress(done, total) {
-        progress ??= new Progress("generate", total, { unit: "steps" });
-        progress.update(done);
-      },
+      onProgress: progressOf("generate", "steps"),
       ...(lora ? { lora } : {}),
     });
     await writeImages(options.output, images);

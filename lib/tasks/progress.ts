@@ -21,12 +21,11 @@ export interface ProgressOptions {
   unit?: string;
   /** Milliseconds on a monotonic clock. */
   now?: () => number;
-  /** How much was done before this process started; it doesn't count towards the rate. */
-  start?: number;
 }
 
 /**
- * A running job's progress.
+ * A running job's progress. The rate counts from the first report, so that neither compiling nor what
+ * an interrupted run did earlier is part of it.
  *
  * @example
  * ```ts
@@ -34,68 +33,81 @@ export interface ProgressOptions {
  *
  * const lines: string[] = [];
  * const display = { show: (line: string) => lines.push(line), interval: 0 };
- * const progress = new Progress("train", 2, { unit: "steps", display });
- * progress.update(1, "loss 0.69");
- * progress.update(2, "loss 0.68");
+ * const progress = new Progress("train", { unit: "steps", display });
+ * progress.update(1, 2, "loss 0.69");
+ * progress.update(2, 2, "loss 0.68");
  * ```
  */
 export class Progress {
   readonly #label: string;
-  readonly #total: number;
   readonly #display: ProgressDisplay;
   readonly #unit: string;
   readonly #now: () => number;
-  readonly #start: number;
   readonly #startedAt: number;
+  #first: { readonly done: number; readonly at: number } | undefined;
   #shownAt = -Infinity;
   #ended = false;
 
   /**
    * @param label What runs.
-   * @param total How much there is to do.
    * @param options Where and how to show it.
    */
-  constructor(label: string, total: number, options: ProgressOptions = {}) {
+  constructor(label: string, options: ProgressOptions = {}) {
     this.#label = label;
-    this.#total = total;
     this.#display = options.display ?? defaultDisplay();
     this.#unit = options.unit ?? "it";
     this.#now = options.now ?? (() => performance.now());
-    this.#start = options.start ?? 0;
     this.#startedAt = this.#now();
   }
 
   /**
    * Says how much is done; shows a line unless the last one is too recent.
    *
-   * @param done How much is done, out of the total.
+   * @param done How much is done.
+   * @param total How much there is to do.
    * @param note What else to say, such as the loss.
    */
-  update(done: number, note = ""): void {
+  update(done: number, total: number, note = ""): void {
     if (this.#ended) return;
     const now = this.#now();
-    const last = done >= this.#total;
+    this.#first ??= { done, at: now };
+    const last = done >= total;
     if (!last && now - this.#shownAt < this.#display.interval) return;
     this.#shownAt = now;
     this.#ended = last;
-    this.#display.show(this.#line(done, (now - this.#startedAt) / 1000, note), last);
+    this.#display.show(this.#line(done, total, now, note), last);
   }
 
-  #line(done: number, seconds: number, note: string): string {
-    const fraction = this.#total > 0 ? Math.min(1, done / this.#total) : 1;
-    const rate = seconds > 0 ? (done - this.#start) / seconds : 0;
+  #line(done: number, total: number, now: number, note: string): string {
+    const fraction = total > 0 ? Math.min(1, done / total) : 1;
+    const { done: doneAtFirst, at } = this.#first!;
+    const rate = now > at ? (done - doneAtFirst) / ((now - at) / 1000) : 0;
     const timing = fraction >= 1
-      ? `took ${duration(seconds)}`
+      ? `took ${duration((now - this.#startedAt) / 1000)}`
       : rate > 0
-      ? `${duration((this.#total - done) / rate)} left`
+      ? `${duration((total - done) / rate)} left`
       : "";
     return [
-      `${this.#label} ${bar(fraction)} ${done}/${this.#total}`,
+      `${this.#label} ${bar(fraction)} ${done}/${total}`,
       ...(rate > 0 ? [speed(rate, this.#unit)] : []),
       ...(timing ? [timing] : []),
       ...(note ? [note] : []),
     ].join("  ");
   }
+}
+
+/**
+ * Progress as a function, for jobs that know their size only when they report.
+ *
+ * @param label What runs.
+ * @param unit What is counted.
+ */
+export function progressOf(
+  label: string,
+  unit: string,
+): (done: number, total: number, note?: string) => void {
+  const progress = new Progress(label, { unit });
+  return (done, total, note) => progress.update(done, total, note);
 }
 
 /**

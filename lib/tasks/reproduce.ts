@@ -8,7 +8,7 @@ import { presets } from "../experiments/presets.ts";
 import { runTable1 } from "../experiments/run_table1.ts";
 import { useDevice } from "./device.ts";
 import { choice, deviceOption, integer, text } from "./options.ts";
-import { duration, Progress } from "./progress.ts";
+import { duration, progressOf } from "./progress.ts";
 import { runCommand } from "./run_command.ts";
 
 const presetNames = ["smoke", "quick", "full"] as const;
@@ -71,14 +71,7 @@ if (import.meta.main) {
       deviceDescription: device.description,
       reporter: {
         say: (line) => console.error(line),
-        job(label, total, unit) {
-          let progress: Progress | undefined;
-          return (done, note) => {
-            // Made at the first report, so that loading and compiling do not count as work.
-            progress ??= new Progress(label, total, { unit, start: done });
-            progress.update(done, note);
-          };
-        },
+        job: progressOf,
       },
     });
     console.log(`\n${markdown}`);

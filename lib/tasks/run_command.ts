@@ -51,11 +51,12 @@ export function errorText(error: unknown, name: string): string {
   if (programmingErrors.includes(error.name) || isInternalTypeError(error)) {
     return `error: ${error.stack ?? error.message}`;
   }
-  const causes: string[] = [];
+  let text = `error: ${error.message}`;
   for (let cause = error.cause; cause instanceof Error; cause = cause.cause) {
-    causes.push(`  because: ${cause.message}`);
+    // Many messages quote their cause already.
+    if (!text.includes(cause.message)) text += `\n  because: ${cause.message}`;
   }
-  return [`error: ${error.message}`, ...causes].join("\n");
+  return text;
 }
 
 /** V8's own wording ("x is not a function", "Cannot read properties of undefined") is never ours. */

@@ -3,10 +3,13 @@
  *
  * @module
  */
-import { train } from "../preference/mod.ts";
+import { loadPipeline } from "../diffusion/mod.ts";
+import { trainingPairs } from "../experiments/training_pairs.ts";
+import { stepNote } from "../experiments/tune.ts";
+import { featureChoices, methodNames, train } from "../preference/mod.ts";
 import { useDevice } from "./device.ts";
 import { choice, deviceOption, integer, number, text } from "./options.ts";
-import { duration, Progress } from "./progress.ts";
+import { duration, progressOf } from "./progress.ts";
 import { runCommand } from "./run_command.ts";
 
 const command = {
@@ -14,7 +17,7 @@ const command = {
   summary:
     "Tune a LoRA on preference data; goes on where it was when the output folder has a checkpoint.",
   options: {
-    method: choice(["sft", "dpo", "cpo", "ncp-sft", "ncp-dpo", "ncp-cpo", "dpo-tw"], {
+    method: choice(methodNames, {
       description: "the objective; ncp- compares in the U-Net encoder's features, " +
         "dpo-tw is DPO under NCP's weighting of timesteps",
       default: "ncp-dpo",
@@ -30,13 +33,13 @@ const command = {
       default: "data/nano/preferences.parquet",
     }),
     filter: choice(["full", "filtered"], {
-      description: "every decided pair, or only those won by an image that never lost",
+      description: "every decided pair, or only those won by an image that never lost or tied",
       default: "filtered",
     }),
     steps: integer({ description: "optimiser steps", default: 100, min: 1 }),
     batch: integer({ description: "pairs computed at once", default: 8, min: 1 }),
     accumulate: integer({ description: "batches per optimiser step", default: 1, min: 1 }),
-    lr: number({ description: "learning rate", default: 1e-3, min: 0 }),
+    lr: number({ description: "learning rate; the method's usual one unless given", min: 0 }),
     warmup: integer({
       description: "steps of linear warm-up; a tenth of the steps unless given",
       min: 0,
@@ -46,8 +49,8 @@ const command = {
       min: 0,
     }),
     lambda: number({
-      description: "weight of CPO's second term relative to beta",
-      default: 0.1,
+      description: "weight of CPO's second term relative to beta; the method's usual value " +
+        "unless given",
       min: 0,
     }),
     rank: integer({ description: "rank of the LoRA", default: 8, min: 1 }),
@@ -56,7 +59,7 @@ const command = {
         "layers that get a LoRA: attention projections, or feed-forward and convolutions too",
       default: "all",
     }),
-    features: choice(["down", "mid", "levels", "normalised-levels"], {
+    features: choice(featureChoices, {
       description: "what the perceptual error compares",
       default: "down",
     }),
@@ -76,21 +79,33 @@ const command = {
 };
 
 if (import.meta.main) {
-  await runCommand(command, async ({ options: { device, warmup, beta, ...options } }) => {
-    await useDevice(device);
-    let progress: Progress | undefined;
-    const result = await train({
-      ...options,
-      ...(warmup === undefined ? {} : { warmup }),
-      ...(beta === undefined ? {} : { beta }),
-      onProgress(step, note) {
-        progress ??= new Progress(options.method, options.steps, {
-          unit: "steps",
-          start: step - 1,
-        });
-        progress.update(step, note);
+  await runCommand(command, async ({ options }) => {
+    const { method, steps, warmup, beta, lambda, filter, lr: learningRate } = options;
+    await useDevice(options.device);
+    const pipeline = await loadPipeline(options.base);
+    const pairs = await trainingPairs(
+      pipeline,
+      options.data,
+      [filter],
+      progressOf("encode images and prompts", "items"),
+    );
+    const { batch, accumulate, rank, targets, features, optimizer, seed } = options;
+    const report = progressOf(method, "steps");
+    const { lora, metrics } = await train({
+      base: pipeline.unet.weights,
+      config: pipeline.unet.config,
+      schedule: pipeline.schedule,
+      pairs: pairs[filter],
+      options: {
+        ...{ method, steps, batch, accumulate, rank, targets, features, optimizer, seed },
+        ...(learningRate === undefined ? {} : { learningRate }),
+        ...(warmup === undefined ? {} : { warmup }),
+        ...(beta === undefined ? {} : { beta }),
+        ...(lambda === undefined ? {} : { lambda }),
       },
+      runDirectory: options.output,
+      onProgress: (last) => report(last.step, steps, stepNote(last)),
     });
-    console.log(`LoRA: ${result.lora} (${duration(result.seconds)} of training)`);
+    console.log(`LoRA: ${lora} (${duration(metrics.at(-1)?.seconds ?? 0)} of training)`);
   });
 }

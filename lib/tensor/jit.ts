@@ -101,7 +101,7 @@ export function jit<S extends Tree, A extends Tree, R extends Tree>(
     const stateLeaves = leavesOf(state);
     const argLeaves = leavesOf(args);
     await realize(...stateLeaves, ...argLeaves.filter((t) => t.source && t.source.op !== "host"));
-    if (!recording) recording = await record(fn, state, args, backend);
+    if (!recording) recording = record(fn, state, args, backend);
     const r = recording;
     const inputs = [...stateLeaves, ...argLeaves];
     checkInputs(inputs, r.inputShapes);
@@ -152,12 +152,12 @@ export function jit<S extends Tree, A extends Tree, R extends Tree>(
   });
 }
 
-async function record<S extends Tree, A extends Tree, R extends Tree>(
+function record<S extends Tree, A extends Tree, R extends Tree>(
   fn: (state: S, args: A) => { state: S; result: R },
   state: S,
   args: A,
   backend: Backend,
-): Promise<Recording<R>> {
+): Recording<R> {
   const placeholder = (t: Tensor) => new Tensor({ op: "input" }, [], t.shape, t.dtype);
   const stateIn = mapTree(state, placeholder);
   const argsIn = mapTree(args, placeholder);

@@ -249,12 +249,18 @@ class Scheduler {
   }
 
   /** Builds an expression, forcing nodes into memory until every view can be walked. */
-  #express(shape: Shape, root: Tensor, moves: readonly Step[], self: boolean) {
+  #express(
+    shape: Shape,
+    root: Tensor,
+    moves: readonly Step[],
+    self: boolean,
+    most = this.#maxInputs,
+  ) {
     for (;;) {
       const expression = new Expression(this, shape, root, { moves, self });
       const expr = expression.build();
       if (!expr) continue;
-      if (expression.inputs.length > this.#maxInputs) {
+      if (expression.inputs.length > most) {
         this.store(expression.middle());
         continue;
       }
@@ -370,7 +376,8 @@ class Scheduler {
     const order = [...kept, ...axes];
     const shape = order.map((i) => input.shape[i]!);
     const moves: Step[] = [{ move: { kind: "permute", axes: order } }];
-    const { expr, inputs } = this.#express(shape, input, moves, false);
+    const most = this.#maxInputs - (epilogue?.inputs.length ?? 0);
+    const { expr, inputs } = this.#express(shape, input, moves, false, most);
     // Kept axes must merge in step with the output and the epilogue, so they walk along.
     const reducedZeros = axes.map(() => 0);
     const outer = [output, ...epilogue?.inputs ?? []].map((a) => [...a.strides, ...reducedZeros]);

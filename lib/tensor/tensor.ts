@@ -174,6 +174,9 @@ export class Tensor {
 
   #unary(fn: UnaryOp): Tensor {
     const x = this.#arithmetic();
+    if (x.dtype === "i32" && fn !== "neg" && fn !== "abs" && fn !== "floor") {
+      throw new TypeError(`${fn}: needs floats, got ${this.dtype}; cast to f32 first`);
+    }
     return new Tensor({ op: "unary", fn }, [x], x.shape, x.dtype);
   }
 
@@ -191,6 +194,12 @@ export class Tensor {
       : other.#arithmetic();
     if (x.dtype !== y.dtype) {
       throw new TypeError(`${fn}: operands are ${x.dtype} and ${y.dtype}; cast one of them`);
+    }
+    if (x.dtype === "i32") {
+      if (fn === "div" || (typeof other === "number" && !Number.isInteger(other))) {
+        const by = typeof other === "number" ? other : other.dtype;
+        throw new TypeError(`${fn}: ${this.dtype} and ${by} give no integer; cast to f32 first`);
+      }
     }
     const shape = broadcastShape(x.shape, y.shape, fn);
     return new Tensor({ op: "binary", fn }, [x.expand(shape), y.expand(shape)], shape, x.dtype);
@@ -411,9 +420,9 @@ export class Tensor {
     return this.#reduce("sum", axes, keep);
   }
 
-  /** The mean over axes (all by default). */
+  /** The mean over axes (all by default), in floats. */
   mean(axes?: Axes, keep = false): Tensor {
-    const total = this.sum(axes, keep);
+    const total = this.cast("f32").sum(axes, keep);
     return total.mul(total.size / this.size);
   }
 
@@ -435,6 +444,7 @@ export class Tensor {
     if (this.rank < 2 || other.rank < 2 || this.shape.at(-1) !== other.shape.at(-2)) {
       throw new RangeError(`matmul: ${show(this.shape)} x ${show(other.shape)} do not multiply`);
     }
+    checkFloats("matmul", this, other);
     const k = this.shape.at(-1)!;
     const n = other.shape.at(-1)!;
     if (other.rank === 2 && this.rank > 2) {
@@ -461,6 +471,15 @@ let realizer: ((tensors: readonly Tensor[]) => Promise<void>) | undefined;
 /** Tells tensors how to realise themselves; the scheduler stands above this file. */
 export function setRealizer(fn: (tensors: readonly Tensor[]) => Promise<void>): void {
   realizer = fn;
+}
+
+/** Contractions multiply floats only. */
+function checkFloats(op: string, ...operands: readonly Tensor[]): void {
+  for (const { dtype } of operands) {
+    if (dtype !== "f32" && dtype !== "f16") {
+      throw new TypeError(`${op}: needs f32 or f16 operands, got ${dtype}; cast to f32 first`);
+    }
+  }
 }
 
 /** Bytes that a tensor takes on a device, rounded up to whole words. */
@@ -588,14 +607,22 @@ export function gather(table: Tensor, ids: Tensor): Tensor {
 
 /** `out[index[j], :] += values[j, :]` in order of j, from zeros: index [count] i32, values [count, width]. */
 export function scatterAdd(size: number, index: Tensor, values: Tensor): Tensor {
-  if (index.rank !== 1 || index.dtype !== "i32" || values.rank !== 2) {
+  if (
+    index.rank !== 1 || index.dtype !== "i32" || values.rank !== 2 ||
+    values.shape[0] !== index.size
+  ) {
     throw new TypeError(
       `scatterAdd: needs an i32 index [n] and values [n, width], got ${index.dtype} ${
         show(index.shape)
       } and ${show(values.shape)}`,
     );
   }
-  return new Tensor({ op: "scatter" }, [index, values], [size, values.shape[1]!], "f32");
+  return new Tensor(
+    { op: "scatter" },
+    [index, values.cast("f32")],
+    [size, values.shape[1]!],
+    "f32",
+  );
 }
 
 /** Zeros around an image: one number for all sides, or [top, bottom, left, right]. */
@@ -618,6 +645,7 @@ export function conv2d(
       } [kh, kw, Ci, Co] do not fit`,
     );
   }
+  checkFloats("conv2d", x, w);
   const [batch, height, width, inChannels] = x.shape as [number, number, number, number];
   const [kernelHeight, kernelWidth, , outChannels] = w.shape as [number, number, number, number];
   const outHeight = Math.floor((height + top + bottom - kernelHeight) / stride) + 1;

@@ -33,6 +33,15 @@ Deno.test("a folder's digest depends on names and contents", async () => {
   for (const folder of folders) await Deno.remove(folder, { recursive: true });
 });
 
+Deno.test("a linked folder counts as what it links to", async () => {
+  const folders = [await folderOf({ "unet/b": "y" }), await folderOf({ "unet/b": "y" })];
+  await Deno.symlink("unet", `${folders[0]}/vae`);
+  await Deno.mkdir(`${folders[1]}/vae`);
+  await Deno.copyFile(`${folders[1]}/unet/b`, `${folders[1]}/vae/b`);
+  assertEquals(await digestTree(folders[0]), await digestTree(folders[1]));
+  for (const folder of folders) await Deno.remove(folder, { recursive: true });
+});
+
 Deno.test("damage is found and named, with the remedy", async () => {
   const folder = await folderOf({ a: "abc", "unet/b": "def", c: "ghi" });
   const written = await writeManifest(folder);

@@ -21,7 +21,7 @@ Deno.test("Markdown rounds, signs and shows intervals", () => {
     "| Data | Win rate, % | Change |\n" +
       "| --- | ---: | ---: |\n" +
       "| full | 56.8 (51.0 to 62.3) | +0.12 |\n" +
-      '| a\\|b, "c" |  | -0.00 |\n',
+      '| a\\|b, "c" |  | 0.00 |\n',
   );
 });
 

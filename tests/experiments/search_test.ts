@@ -1,6 +1,6 @@
 /** The choice of hyperparameters from made-up trials. */
 import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { searchGrid } from "../../lib/experiments/presets.ts";
+import { presets } from "../../lib/experiments/presets.ts";
 import { choose, judgeTrial, type Trial } from "../../lib/experiments/search.ts";
 import { methods } from "../../lib/experiments/table1.ts";
 
@@ -33,5 +33,5 @@ Deno.test("the best trial of each method is chosen, of equals the gentler one", 
 });
 
 Deno.test("every method gets as many trials", () => {
-  assertEquals(new Set(methods.map((method) => searchGrid[method].length)).size, 1);
+  assertEquals(new Set(methods.map((method) => presets.full.search.grid[method].length)).size, 1);
 });

@@ -1,10 +1,17 @@
 /** Every command, as a person starts it: help, and an explained mistake. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { tableToIPC } from "apache-arrow";
+import * as parquet from "parquet-wasm";
+import { tableFromRows } from "../../lib/data/schema.ts";
+import { makeTinyLineage } from "../experiments/tiny_lineage.ts";
+
+/** Paths that hide the machine's drivers from a process. */
+const noDrivers = { VK_DRIVER_FILES: "/dev/null", LIBGL_DRIVERS_PATH: "/dev/null" };
 
 async function task(...args: string[]) {
   const { code, stdout, stderr } = await new Deno.Command("deno", {
     args: ["task", "--quiet", ...args],
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", ...(args.includes("webgpu") ? noDrivers : {}) },
   }).output();
   const text = new TextDecoder();
   return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
@@ -39,3 +46,99 @@ Deno.test("a wrong value, a missing file and a missing model are explained", asy
   assertStringIncludes(model.stderr, "no-such-folder");
   for (const { stderr } of [value, file, model]) assert(!stderr.includes("    at "), stderr);
 });
+
+const prompts = [
+  "a small red circle on a dark background",
+  "a large blue square on a teal background",
+];
+
+Deno.test("train, generate and score do their work under the tasks' permissions", async () => {
+  const { folder, base, data, pickscore } = await makeTinyLineage();
+  const run = `${folder}/run`, images = `${folder}/images`;
+  const training = ["--base", base, "--data", data, "--method", "dpo", "--batch", "2"];
+  const size = ["--rank", "2", "--steps", "2", "--output", run, "--device", "cpu"];
+  const trained = await task("train", ...training, ...size);
+  assertEquals(trained.code, 0, trained.stderr);
+  const lora = `${run}/pytorch_lora_weights.safetensors`;
+  assertStringIncludes(trained.stdout, lora);
+  // Said again, the command finds that nothing is left to do.
+  assertEquals((await task("train", ...training, ...size)).code, 0);
+  const other = await task("train", ...training, ...size, "--seed", "1");
+  assertEquals(other.code, 1);
+  assertStringIncludes(other.stderr, "seed was 0 and is now 1");
+
+  const drawn = await task(
+    ...["generate", "--base", base, "--lora", lora, "--steps", "2", "--output", images],
+    ...prompts.flatMap((prompt) => ["--prompt", prompt]),
+    ...["--device", "cpu"],
+  );
+  assertEquals(drawn.code, 0, drawn.stderr);
+  assertEquals(names(images), ["0001.png", "0002.png", "grid.png", "prompts.txt"]);
+
+  const scored = await task("score", "--scorer", pickscore, "--images", images, "--device", "cpu");
+  assertEquals(scored.code, 0, scored.stderr);
+  const [header, ...rows] = scored.stdout.trim().split(/\r?\n/);
+  assertEquals(header, "image,prompt,score");
+  assertEquals(rows.map((row) => row.split(",").slice(0, 2)), [
+    ["0001.png", prompts[0]],
+    ["0002.png", prompts[1]],
+  ]);
+  assert(rows.every((row) => Number.isFinite(Number(row.split(",")[2]))));
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("damaged and unsuitable files are explained, and nothing is left behind", async () => {
+  const { folder, base, data } = await makeTinyLineage(1);
+  const unet = `${base}/unet/diffusion_pytorch_model.safetensors`;
+  const whole = await Deno.readFile(unet);
+  const output = ["--output", `${folder}/output`, "--device", "cpu"];
+  const train = (file: string) => task("train", "--base", base, "--data", file, ...output);
+  const generate = (prompt: string) =>
+    task("generate", "--base", base, "--prompt", prompt, "--steps", "1", ...output);
+
+  const table = tableFromRows([]).select(["caption", "image_0_uid"]);
+  const narrow = `${folder}/narrow.parquet`;
+  await Deno.writeFile(
+    narrow,
+    parquet.writeParquet(parquet.Table.fromIPCStream(tableToIPC(table, "stream"))),
+  );
+  await Deno.writeFile(`${folder}/cut.parquet`, (await Deno.readFile(data)).subarray(0, 999));
+  const before = names(folder);
+  const long = await generate(`${prompts[0]} ${prompts[1]}`);
+  const column = await train(narrow);
+  const cut = await train(`${folder}/cut.parquet`);
+  await Deno.writeFile(unet, whole.subarray(0, whole.length - 100));
+  const truncated = await generate(prompts[0]);
+  await Deno.remove(unet);
+  const missing = await generate(prompts[0]);
+
+  const expected = [
+    [long, "at most 16 fit"],
+    [column, 'narrow.parquet has no column "image_1_uid"'],
+    [cut, "cut.parquet is not a whole Parquet file"],
+    [truncated, "diffusion_pytorch_model.safetensors is truncated"],
+    [missing, `no weights in the folder ${base}/unet`],
+  ] as const;
+  for (const [{ code, stderr }, words] of expected) {
+    assertEquals(code, 1, stderr);
+    assertStringIncludes(stderr, words);
+    assert(!stderr.includes("    at "), stderr);
+  }
+  assertEquals(names(folder), before);
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test({
+  name: "--device webgpu without an adapter says so",
+  // Elsewhere a driver cannot be hidden from a process.
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    const { code, stderr } = await task("generate", "--prompt", prompts[0], "--device", "webgpu");
+    assertEquals(code, 2, stderr);
+    assertStringIncludes(stderr, "--device webgpu: WebGPU found no adapter");
+  },
+});
+
+function names(folder: string): string[] {
+  return [...Deno.readDirSync(folder)].map((entry) => entry.name).sort();
+}

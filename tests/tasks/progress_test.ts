@@ -10,37 +10,40 @@ function recorder(interval: number) {
 Deno.test("the line has the share, the rate, the time left and the note", () => {
   let time = 0;
   const display = recorder(0);
-  const progress = new Progress("dpo", 100, { unit: "steps", display, now: () => time });
+  const progress = new Progress("dpo", { unit: "steps", display, now: () => time });
+  time = 1000;
+  progress.update(5, 100);
   time = 5000;
-  progress.update(25, "loss 0.693");
-  assertEquals(
-    display.lines[0].line,
+  progress.update(25, 100, "loss 0.693");
+  assertEquals(display.lines.map(({ line }) => line), [
+    "dpo [#...................] 5/100",
     "dpo [#####...............] 25/100  5.0 steps/s  15 s left  loss 0.693",
-  );
+  ]);
   time = 20_000;
-  progress.update(100);
-  assertEquals(display.lines[1].last, true);
-  assertStringIncludes(display.lines[1].line, "took 20 s");
-  progress.update(100);
-  assertEquals(display.lines.length, 2);
+  progress.update(100, 100);
+  assertEquals(display.lines[2].last, true);
+  assertStringIncludes(display.lines[2].line, "took 20 s");
+  progress.update(100, 100);
+  assertEquals(display.lines.length, 3);
 });
 
 Deno.test("what an earlier process did is not part of the rate", () => {
   let time = 0;
   const display = recorder(0);
-  const progress = new Progress("x", 100, { unit: "steps", display, now: () => time, start: 90 });
+  const progress = new Progress("x", { unit: "steps", display, now: () => time });
+  progress.update(90, 100);
   time = 10_000;
-  progress.update(95);
-  assertStringIncludes(display.lines[0].line, "2.0 s per step  10 s left");
+  progress.update(95, 100);
+  assertStringIncludes(display.lines[1].line, "2.0 s per step  10 s left");
 });
 
 Deno.test("lines come no faster than the display wants, but the last one always comes", () => {
   let time = 0;
   const display = recorder(10_000);
-  const progress = new Progress("x", 50, { display, now: () => time });
+  const progress = new Progress("x", { display, now: () => time });
   for (let i = 1; i <= 50; i++) {
     time = i * 1000;
-    progress.update(i);
+    progress.update(i, 50);
   }
   assertEquals(display.lines.length, 6);
   assert(display.lines.at(-1)!.line.includes("50/50"));

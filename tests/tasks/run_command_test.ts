@@ -18,6 +18,8 @@ Deno.test("a failure shows its message and causes, no stack", () => {
     errorText(error, "train"),
     "error: unet.safetensors is truncated\n  because: 12 bytes missing",
   );
+  const quoting = new Error("a.parquet: no such file", { cause: new Error("no such file") });
+  assertEquals(errorText(quoting, "train"), "error: a.parquet: no such file");
 });
 
 Deno.test("a fault of the code keeps its stack", () => {

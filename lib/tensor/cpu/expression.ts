@@ -61,7 +61,7 @@ export function emitExpr(code: Code, root: Expr, constants: Constants, reader: R
       code.get(known);
       return;
     }
-    emitOne(code, e, constants, reader, emit);
+    emitOne(code, e, constants, reader, emit, (x) => uses.get(x)! > 1);
     if (uses.get(e)! > 1 && e.kind !== "const") {
       const local = code.local(V128);
       locals.set(e, local);
@@ -84,6 +84,34 @@ export function hoistConstants(root: Expr, constants: Constants): void {
     childrenOf(e).forEach(visit);
   };
   visit(root);
+}
+
+/**
+ * An expression spelled as a list of steps, every distinct value once: equal lists compute the same.
+ * (Spelled as a tree, an expression that shares its parts grows exponentially.)
+ */
+export function spell(root: Expr): string[] {
+  const names = new Map<Expr, number>();
+  const numbers = new Map<string, number>();
+  const visit = (e: Expr): number => {
+    const known = names.get(e);
+    if (known !== undefined) return known;
+    const parts = childrenOf(e).map(visit);
+    const detail = e.kind === "const"
+      ? Object.is(e.value, -0) ? "-0" : e.value
+      : e.kind === "load" || e.kind === "take"
+      ? e.input
+      : e.kind === "unary" || e.kind === "binary"
+      ? e.op
+      : "";
+    const text = [e.kind, e.type, detail, ...parts].join(" ");
+    const name = numbers.get(text) ?? numbers.size;
+    numbers.set(text, name);
+    names.set(e, name);
+    return name;
+  };
+  visit(root);
+  return [...numbers.keys()];
 }
 
 /** The nodes that a node is computed from. */
@@ -111,6 +139,7 @@ function emitOne(
   constants: Constants,
   reader: Reader,
   emit: (e: Expr) => void,
+  isShared: (e: Expr) => boolean,
 ): void {
   switch (e.kind) {
     case "const":
@@ -135,7 +164,7 @@ function emitOne(
       else UNARY[e.op](code);
       return;
     case "binary":
-      emitBinary(code, e, emit);
+      emitBinary(code, e, emit, isShared);
       return;
     case "where":
       emit(e.a);
@@ -157,11 +186,12 @@ function emitBinary(
   code: Code,
   e: Expr & { kind: "binary" },
   emit: (e: Expr) => void,
+  isShared: (e: Expr) => boolean,
 ): void {
-  // a * b + c in one rounding where the machine has it.
+  // a * b + c in one rounding where the machine has it, unless the product is wanted by itself too.
   if (
     hasRelaxedSimd && e.type === "f32" && e.op === "add" && e.a.kind === "binary" &&
-    e.a.op === "mul"
+    e.a.op === "mul" && !isShared(e.a)
   ) {
     emit(e.a.a);
     emit(e.a.b);

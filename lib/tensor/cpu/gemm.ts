@@ -290,40 +290,49 @@ function emitTile(gemm: Gemm, height: number, width: number): Code {
       });
     });
   };
-  /** `steps` steps along rows that are contiguous in k, through one pointer per row. */
-  const along = (pointers: readonly Local[], steps: { local: Local } | number) => {
-    const run = (unroll: number) => {
-      for (let u = 0; u < unroll; u++) {
-        step(32 * u, (i) => {
-          code.get(pointers[i]!);
-          return 4 * u;
-        });
-      }
-      code.bump(b, 32 * unroll);
-      pointers.forEach((p) => code.bump(p, 4 * unroll));
+  /** `steps` steps, four at a time: `one(u)` is step u of a round, `advance(n)` moves on by n steps. */
+  const unrolled = (
+    steps: { local: Local } | number,
+    one: (u: number) => void,
+    advance: (n: number) => void,
+  ) => {
+    const round = (n: number) => {
+      for (let u = 0; u < n; u++) one(u);
+      advance(n);
     };
     code.i32(0).set(k);
     if (typeof steps === "number") {
-      if (steps >= 4) code.for(k, steps - 3, 4, () => run(4));
-      if (steps % 4) code.for(k, steps, 1, () => run(1));
+      if (steps >= 4) code.for(k, steps - 3, 4, () => round(4));
+      if (steps % 4) code.for(k, steps, 1, () => round(1));
     } else {
       const limit = code.local(I32);
       code.get(steps.local).i32(3).op("i32.sub").set(limit);
-      code.for(k, { local: limit }, 4, () => run(4));
-      code.for(k, steps, 1, () => run(1));
+      code.for(k, { local: limit }, 4, () => round(4));
+      code.for(k, steps, 1, () => round(1));
     }
   };
+  /** `steps` steps along rows that are contiguous in k, through one pointer per row. */
+  const along = (pointers: readonly Local[], steps: { local: Local } | number) =>
+    unrolled(steps, (u) => {
+      step(32 * u, (i) => {
+        code.get(pointers[i]!);
+        return 4 * u;
+      });
+    }, (n) => {
+      code.bump(b, 32 * n);
+      pointers.forEach((p) => code.bump(p, 4 * n));
+    });
 
   if (rows.mode === "strided" && rows.rowBytes === 4) {
     // Transposed A: a step's elements are neighbours.
-    code.i32(0).set(k);
-    code.for(k, { local: count }, 1, () => {
-      step(0, (i) => {
+    unrolled({ local: count }, (u) => {
+      step(32 * u, (i) => {
         code.get(a);
-        return 4 * i;
+        return u * rows.stepBytes + 4 * i;
       });
-      code.bump(b, 32);
-      code.bump(a, rows.stepBytes);
+    }, (n) => {
+      code.bump(b, 32 * n);
+      code.bump(a, n * rows.stepBytes);
     });
   } else if (rows.mode === "strided") {
     const pointers = accs.map((_, i) => {
@@ -370,17 +379,17 @@ function emitTile(gemm: Gemm, height: number, width: number): Code {
     const pointer = code.local(I32);
     code.i32(0).set(image);
     code.for(image, { local: count }, 1, () => {
-      code.i32(0).set(k);
-      code.for(k, rows.pixels, 1, () => {
-        code.get(table).memory("i32.load").set(offset);
+      unrolled(rows.pixels, (u) => {
+        code.get(table).memory("i32.load", 4 * u).set(offset);
         code.get(zeros).get(a).get(offset).op("i32.add");
         code.get(offset).i32(0).op("i32.lt_s").op("select").set(pointer);
-        step(0, (i) => {
+        step(32 * u, (i) => {
           code.get(pointer);
           return 4 * i;
         });
-        code.bump(b, 32);
-        code.bump(table, 4);
+      }, (n) => {
+        code.bump(b, 32 * n);
+        code.bump(table, 4 * n);
       });
       code.bump(table, -4 * rows.pixels);
       code.bump(a, rows.imageBytes);

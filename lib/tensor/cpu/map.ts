@@ -17,6 +17,7 @@ import {
   emitSplat,
   emitStore,
   hoistConstants,
+  spell,
 } from "./expression.ts";
 import { assemble, Code, I32, type Local, V128 } from "./wasm.ts";
 
@@ -59,7 +60,8 @@ export function compileMap(kernel: MapKernel, byRow = false): Compiled {
   const rows = full.slice(0, -1).reduce((a, b) => a * b, 1);
   const blocks = rank === 1 && !byRow ? Math.ceil(inner / BLOCK) : 1;
   const plain = ({ dtype, strides, offset }: Access) => ({ dtype, strides, offset });
-  const key = JSON.stringify(["map", full, byRow, ins.map(plain), plain(outs), expr], noInfinity);
+  const text = spell(expr);
+  const key = JSON.stringify(["map", full, byRow, ins.map(plain), plain(outs), text]);
 
   const bytes = () => {
     const code = new Code(3);
@@ -87,7 +89,7 @@ export function compileMap(kernel: MapKernel, byRow = false): Compiled {
             emitElement(code, a.dtype, strideKind(a.strides[rank - 1]!), lanes, pointers[i]!, x);
           }
         },
-        take: (i, index) => emitTake(code, ins[i]!, bases[i]!, index),
+        take: (i, index) => emitTake(code, ins[i]!, bases[i]!, index, lanes),
         acc: () => {
           throw new Error("map: has no accumulator");
         },
@@ -121,20 +123,8 @@ export function compileMap(kernel: MapKernel, byRow = false): Compiled {
     return assemble([{ params: 3, code }]);
   };
   // Memory moves at about 8 bytes a nanosecond; arithmetic adds to it.
-  const cost = rows * inner * (ins.length + 1 + sizeOfExpr(key) / 400) * 0.4;
+  const cost = rows * inner * (ins.length + 1.5 + text.length / 8) * 0.4;
   return { key, bytes, units: rows * blocks, cost };
-}
-
-/** `JSON.stringify` loses infinities and minus zero, which differ in code. */
-export function noInfinity(_: string, value: unknown): unknown {
-  return typeof value === "number" && (!Number.isFinite(value) || Object.is(value, -0))
-    ? Object.is(value, -0) ? "-0" : String(value)
-    : value;
-}
-
-/** The cost of an expression grows with its text. */
-function sizeOfExpr(key: string): number {
-  return key.length;
 }
 
 /** The address of operand `i`, read from the arguments. */
@@ -220,10 +210,24 @@ export function emitElement(
   }
 }
 
-/** Leaves the elements of a table at four indices. */
-export function emitTake(code: Code, table: Access, base: Local, index: Local): void {
+/** Leaves the elements of a table at four indices; with `lanes` 1 the other indices mean nothing. */
+export function emitTake(
+  code: Code,
+  table: Access,
+  base: Local,
+  index: Local,
+  lanes: 1 | 4,
+): void {
+  const width = BYTES[table.dtype];
+  const address = (lane: number) =>
+    void code.get(base).get(index).extractI32(lane).i32(width).op("i32.mul").op("i32.add");
+  if (lanes === 1) {
+    address(0);
+    emitLoad(code, table.dtype, 1, table.offset * width);
+    return;
+  }
   emitLanes(code, table.dtype, (lane) => {
-    code.get(base).get(index).extractI32(lane).i32(BYTES[table.dtype]).op("i32.mul").op("i32.add");
-    return table.offset * BYTES[table.dtype];
+    address(lane);
+    return table.offset * width;
   });
 }

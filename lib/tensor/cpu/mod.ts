@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { Worker } from "node:worker_threads";
 import type { Backend, DeviceBuffer, Program } from "../backend.ts";
 import type { Kernel, Slot } from "../kernel.ts";
 import type { Compiled } from "./map.ts";
@@ -51,7 +52,9 @@ class Cpu implements Backend {
       (this.#controlAt >> 2) + Control.words,
     );
     for (let me = 1; me < threads; me++) {
-      const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+      // Node's workers, as they can be told not to keep the process alive; Deno's own can't.
+      const worker = new Worker(new URL("./worker.ts", import.meta.url));
+      worker.unref();
       const { memory } = this.#heap;
       worker.postMessage({ type: "start", memory, control: this.#controlAt, me } satisfies Message);
       this.#workers.push(worker);
@@ -229,6 +232,8 @@ class Cpu implements Backend {
   }
 
   #command(plan: number): void {
+    // Odd while the plan changes, so that a worker never takes a new plan for an old command.
+    Atomics.add(this.#control, Control.command, 1);
     Atomics.store(this.#control, Control.plan, plan);
     Atomics.add(this.#control, Control.command, 1);
     Atomics.notify(this.#control, Control.command);

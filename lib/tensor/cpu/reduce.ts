@@ -8,14 +8,13 @@
  */
 import type { Access, ReduceKernel } from "../kernel.ts";
 import { BYTES } from "../kernel.ts";
-import { Constants, emitExpr, emitStore, hoistConstants } from "./expression.ts";
+import { Constants, emitExpr, emitStore, hoistConstants, spell } from "./expression.ts";
 import {
   type Compiled,
   emitElement,
   emitRowPointers,
   emitTake,
   loadBase,
-  noInfinity,
   strideKind,
 } from "./map.ts";
 import { assemble, Code, I32, type Local, V128 } from "./wasm.ts";
@@ -43,6 +42,7 @@ export function compileReduce(kernel: ReduceKernel): Compiled {
     outer = outer.map((a) => ({ ...a, strides: [0, ...a.strides] }));
   }
   const plain = ({ dtype, strides, offset }: Access) => ({ dtype, strides, offset });
+  const text = spell(kernel.expr);
   const key = JSON.stringify([
     "reduce",
     kept,
@@ -50,15 +50,15 @@ export function compileReduce(kernel: ReduceKernel): Compiled {
     kernel.combine,
     ins.map(plain),
     outer.map(plain),
-    kernel.expr,
-    kernel.epilogue?.expr,
-  ], noInfinity);
+    text,
+    kernel.epilogue && spell(kernel.epilogue.expr),
+  ]);
   const width = kept.at(-1)!;
   const rows = kept.reduce((a, b) => a * b, 1);
   const blocks = Math.ceil(width / COLUMNS);
   const units = column ? rows / width * blocks : rows;
   const work = kernel.shape.reduce((a, b) => a * b, 1);
-  const cost = work * (ins.length + key.length / 500) * 0.4;
+  const cost = work * (ins.length + 0.5 + text.length / 10) * 0.4;
   const spec = { kernel, kept, axes, ins, outer };
   return { key, bytes: () => column ? emitColumns(spec, blocks) : emitRows(spec), units, cost };
 }
@@ -131,7 +131,7 @@ function emitRows({ kernel, kept, axes, ins, outer }: Spec): Uint8Array<ArrayBuf
         const kind = strideKind(ins[i]!.strides.at(-1)!);
         emitElement(code, ins[i]!.dtype, kind, lanes, pointers[i]!, x);
       },
-      take: (i, index) => emitTake(code, ins[i]!, bases[i]!, index),
+      take: (i, index) => emitTake(code, ins[i]!, bases[i]!, index, lanes),
       acc: () => {
         throw new Error("reduce: the accumulator belongs to the epilogue");
       },
@@ -197,7 +197,7 @@ function finish(
         const pointer = pointers[first + i + 1]!;
         emitElement(code, a.dtype, strideKind(strideAt(a)), lanes, pointer, zero, ahead);
       },
-      take: (i, index) => emitTake(code, outer[i + 1]!, bases[first + i + 1]!, index),
+      take: (i, index) => emitTake(code, outer[i + 1]!, bases[first + i + 1]!, index, lanes),
       acc: () => void code.get(acc),
     });
     code.set(acc);
@@ -246,7 +246,7 @@ function emitColumns(
             const kind = strideKind(ins[i]!.strides[last]!);
             emitElement(code, ins[i]!.dtype, kind, lanes, pointers[i]!, x, 4 * v);
           },
-          take: (i, index) => emitTake(code, ins[i]!, bases[i]!, index),
+          take: (i, index) => emitTake(code, ins[i]!, bases[i]!, index, lanes),
           acc: () => {
             throw new Error("reduce: the accumulator belongs to the epilogue");
           },

@@ -25,7 +25,7 @@ export interface Step {
 
 /** Words at the start of the shared control block. */
 export const Control = {
-  /** Changes whenever the workers should look at `plan`. */
+  /** Grows by two whenever the workers should look at `plan`; odd while `plan` is changing. */
   command: 0,
   /** The plan to run; 0: messages are waiting; -1: the end. */
   plan: 1,

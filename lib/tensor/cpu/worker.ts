@@ -3,15 +3,15 @@
  *
  * @module
  */
-/// <reference lib="deno.worker" />
+import { parentPort } from "node:worker_threads";
 import { Control, type Message, type Run, runSteps, type Step } from "./team.ts";
 
 let memory: WebAssembly.Memory;
 let controlAt = 0;
 let me = 0;
 let seen = 0;
-let words = new Int32Array();
-let control = new Int32Array();
+let words: Int32Array = new Int32Array();
+let control: Int32Array = new Int32Array();
 const kernels: Run[] = [];
 const plans = new Map<number, readonly Step[]>();
 
@@ -29,7 +29,8 @@ function serve(): void {
     Atomics.wait(control, Control.command, seen);
     const command = Atomics.load(control, Control.command);
     const id = Atomics.load(control, Control.plan);
-    if (id < 0) return self.close();
+    if (command % 2 !== 0 || command !== Atomics.load(control, Control.command)) continue;
+    if (id < 0) return parentPort!.close();
     const steps = plans.get(id);
     if (id > 0 && !steps) return; // its message is on the way
     seen = command;
@@ -44,7 +45,7 @@ function serve(): void {
   }
 }
 
-self.onmessage = ({ data }: MessageEvent<Message>) => {
+parentPort!.on("message", (data: Message) => {
   switch (data.type) {
     case "start":
       memory = data.memory;
@@ -52,6 +53,8 @@ self.onmessage = ({ data }: MessageEvent<Message>) => {
       me = data.me;
       refresh();
       seen = Atomics.load(control, Control.command);
+      // The device may have been closed before this thread was up.
+      if (Atomics.load(control, Control.plan) < 0) return parentPort!.close();
       Atomics.add(control, Control.ready, 1);
       break;
     case "plan":
@@ -65,4 +68,4 @@ self.onmessage = ({ data }: MessageEvent<Message>) => {
       break;
   }
   serve();
-};
+});
