@@ -521,7 +521,8 @@ export function tensor(data: readonly number[] | HostData, shape: Shape, dtype?:
 
 /** One value everywhere; takes no memory. */
 export function constant(value: number, shape: Shape, dtype: DType = "f32"): Tensor {
-  return new Tensor({ op: "constant", value }, [], shape, dtype);
+  const stored = dtype === "f16" ? Math.f16round(value) : value;
+  return new Tensor({ op: "constant", value: stored }, [], shape, dtype);
 }
 
 /** Zeros. */

@@ -94,7 +94,8 @@ eachDevice("comparisons, divisions and choices at the edges", async () => {
   for (const [fn, call] of Object.entries(BINARY_CALL)) {
     const found = await call(a, b).data();
     pairs.forEach(([x, y], i) => {
-      const expected = BINARY[fn as keyof typeof BINARY](Math.fround(x), Math.fround(y));
+      const exact = BINARY[fn as keyof typeof BINARY](Math.fround(x), Math.fround(y));
+      const expected = Math.fround(exact);
       // WGSL leaves infinities open; where one comes out of arithmetic, any answer but a finite one is right.
       if (!Number.isFinite(expected)) {
         return assert(!Number.isFinite(found[i]!), `${fn}(${x}, ${y})`);
@@ -134,8 +135,11 @@ eachDevice("every bit pattern of f16 and u8 is read", async () => {
 });
 
 eachDevice("integers and floats convert as documented", async () => {
-  const x = tensor([1.9, -1.9, 3e9, -3e9, 0.5], [5]);
-  assertEquals([...await x.cast("i32").data()], [1, -1, 2147483647, -2147483648, 0]);
+  const x = tensor([1.9, -1.9, 0.5, -3e9, 3e9], [5]);
+  const whole = [...await x.cast("i32").data()];
+  assertEquals(whole.slice(0, 4), [1, -1, 0, -2147483648]);
+  // WGSL stops at the largest float below 2^31.
+  assert(whole[4] === 2 ** 31 - 1 || whole[4] === 2 ** 31 - 128, `${whole[4]}`);
   const n = tensor([16777217, -3, 7], [3], "i32");
   assertEquals([...await n.cast("f32").data()], [16777216, -3, 7]);
 });

@@ -54,6 +54,9 @@ function barrier(control: Int32Array, threads: number): void {
   }
   while (Atomics.load(control, Control.generation) === generation) {
     Atomics.wait(control, Control.generation, generation, 1000);
+    if (Atomics.load(control, Control.failed)) {
+      throw new Error("a thread of the cpu device failed: its message is above");
+    }
   }
 }
 
