@@ -6,6 +6,7 @@
 import { pretrain, stages } from "../nano/pretrain/mod.ts";
 import { useDevice } from "./device.ts";
 import { choice, deviceOption, integer, text } from "./options.ts";
+import { progressOf } from "./progress.ts";
 import { runCommand } from "./run_command.ts";
 
 const command = {
@@ -31,6 +32,17 @@ if (import.meta.main) {
   await runCommand(command, async ({ options }) => {
     await useDevice(options.device);
     const { stage, output, seed } = options;
-    await pretrain({ stages: stage === "all" ? stages : [stage], output, seed });
+    const bars = new Map<string, ReturnType<typeof progressOf>>();
+    await pretrain({
+      stages: stage === "all" ? stages : [stage],
+      output,
+      seed,
+      onProgress: (name, done, total, note) => {
+        let report = bars.get(name);
+        if (!report) bars.set(name, report = progressOf(name, "steps"));
+        report(done, total, note);
+      },
+    });
+    console.log(`The lineage is in ${output}; ${output}/release is what data/nano holds.`);
   });
 }
