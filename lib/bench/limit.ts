@@ -25,7 +25,7 @@ export interface Limit {
  */
 export async function measureLimit(
   threads: number,
-  options: MeasureOptions,
+  options: MeasureOptions & { readonly backend: Backend },
 ): Promise<Limit> {
   return options.backend.name === "cpu"
     ? await cpuLimit(threads, options)

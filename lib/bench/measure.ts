@@ -21,7 +21,7 @@ export interface MeasureOptions {
   /** At least this long, the warm-up not counted. */
   readonly seconds: number;
   /** The device; a sample ends when it has finished. */
-  readonly backend: Backend;
+  readonly backend: Pick<Backend, "name" | "finish">;
 }
 
 /** Fewer samples than this have no median to speak of. */

@@ -5,13 +5,14 @@
  */
 import { cpus } from "node:os";
 import { ClockedBackend, type HostShare, measureHostShare } from "../bench/host_share.ts";
+import { benchJaxJs, countJaxRows } from "../bench/jax_js.ts";
 import { type Limit, measureLimit } from "../bench/limit.ts";
 import { measure, type Timing } from "../bench/measure.ts";
-import { benchPyTorch, type PyTorchResult, type PyTorchRow } from "../bench/pytorch.ts";
+import { benchPyTorch, type PyTorchResult } from "../bench/pytorch.ts";
 import { type Workload, workloads } from "../bench/workloads.ts";
 import { provenance, writeWhole } from "../experiments/run.ts";
 import { type Backend, openDevice, setDevice } from "../tensor/mod.ts";
-import { deviceOption, integer, number, text } from "./options.ts";
+import { deviceOption, flag, integer, number, text } from "./options.ts";
 import { Progress } from "./progress.ts";
 import { runCommand } from "./run_command.ts";
 import { UserError } from "./user_error.ts";
@@ -32,14 +33,23 @@ const command = {
       placeholder: "PATH",
       default: "python3",
     }),
+    "jax-js": flag({ description: "compare with jax-js too, fetched from npm" }),
     json: text({ description: "file for the numbers", placeholder: "FILE" }),
     device: deviceOption,
   },
   examples: [
     "deno task bench",
-    "deno task bench --only gemm --python .venv/bin/python --json bench.json",
+    "deno task bench --only gemm --jax-js --python .venv/bin/python --json bench.json",
   ],
 };
+
+/** Another library's time for a row. */
+export interface Other {
+  /** Its best time. */
+  readonly seconds: number;
+  /** Our best time over its: below 1 is faster. */
+  readonly ratio: number;
+}
 
 /** One line of the table. */
 export interface BenchRow extends Timing {
@@ -48,27 +58,31 @@ export interface BenchRow extends Timing {
   readonly gflops: number;
   /** Part of the machine's limit that was reached. */
   readonly ofLimit: number;
-  /** PyTorch's best time in seconds. */
-  readonly torchSeconds?: number;
-  /** Our best time over PyTorch's: below 1 is faster than PyTorch. */
-  readonly timesTorch?: number;
+  /** Other libraries' times, by the libraries' names. */
+  readonly others: Readonly<Record<string, Other>>;
 }
 
-/** Adds what PyTorch needed for the same name and shape. */
-export function compare(rows: readonly BenchRow[], torch: readonly PyTorchRow[]): BenchRow[] {
+/** Adds what another library needed for the same names and shapes. */
+export function compare(
+  rows: readonly BenchRow[],
+  library: string,
+  found: readonly { readonly name: string; readonly shape: string; readonly seconds: number }[],
+): BenchRow[] {
   return rows.map((row) => {
-    const same = torch.find(({ name, shape }) => name === row.name && shape === row.shape);
-    return same ? { ...row, torchSeconds: same.seconds, timesTorch: row.best / same.seconds } : row;
+    const same = found.find(({ name, shape }) => name === row.name && shape === row.shape);
+    if (!same) return row;
+    const other = { seconds: same.seconds, ratio: row.best / same.seconds };
+    return { ...row, others: { ...row.others, [library]: other } };
   });
 }
 
 /** The table, columns aligned. */
 export function benchTable(rows: readonly BenchRow[]): string {
-  const compared = rows.some((row) => row.timesTorch !== undefined);
+  const libraries = [...new Set(rows.flatMap((row) => Object.keys(row.others)))];
   const cells = [
     [
       ...["kernel", "shape", "best ms", "median ms", "GFLOP/s", "of limit"],
-      ...compared ? ["PyTorch ms", "time / PyTorch's"] : [],
+      ...libraries.flatMap((library) => [`${library} ms`, "ratio"]),
     ],
     ...rows.map((row) => [
       row.name,
@@ -77,12 +91,10 @@ export function benchTable(rows: readonly BenchRow[]): string {
       milliseconds(row.median),
       row.gflops.toFixed(1),
       percent(row.ofLimit),
-      ...compared
-        ? [
-          row.torchSeconds === undefined ? "" : milliseconds(row.torchSeconds),
-          row.timesTorch === undefined ? "" : `${row.timesTorch.toFixed(2)}x`,
-        ]
-        : [],
+      ...libraries.flatMap((library) => {
+        const other = row.others[library];
+        return other ? [milliseconds(other.seconds), `${other.ratio.toFixed(2)}x`] : ["", ""];
+      }),
     ]),
   ];
   const widths = cells[0].map((_, i) => Math.max(...cells.map((row) => row[i].length)));
@@ -128,7 +140,14 @@ async function measureRows(
     }
     dispose();
     const speed = flops / timing.best;
-    rows.push({ name, shape, ...timing, gflops: speed / 1e9, ofLimit: speed / limit.flops });
+    rows.push({
+      name,
+      shape,
+      ...timing,
+      gflops: speed / 1e9,
+      ofLimit: speed / limit.flops,
+      others: {},
+    });
   }
   return { rows, ...host && { host } };
 }
@@ -158,10 +177,11 @@ if (import.meta.main) {
     const processor = cpus()[0]?.model.trim() ?? "unknown processor";
     console.error(`Device: ${backend.name}, ${backend.description}; ${processor}`);
 
-    // PyTorch here computes on the processor, so a GPU has nothing to be compared with.
+    // The others compute on the processor here, so a GPU has nothing to be compared with.
     const comparable = backend.name === "cpu";
+    const jaxRows = comparable && options["jax-js"] ? countJaxRows(only) : 0;
+    const total = 1 + chosen.length + jaxRows + (comparable ? chosen.length : 0);
     const progress = new Progress("bench", { unit: "rows" });
-    const total = chosen.length * (comparable ? 2 : 1) + 1;
     progress.update(0, total, "the machine's limit");
     const limit = await measureLimit(threads, { seconds, backend });
     const { rows: measured, host } = await measureRows(
@@ -171,22 +191,29 @@ if (import.meta.main) {
     );
     backend.close();
 
-    let torch: PyTorchResult = {
-      rows: [],
-      note: "not compared with PyTorch: that is done on the cpu device only",
-    };
+    let done = 1 + chosen.length;
+    let rows = measured;
+    let torch: PyTorchResult = { rows: [] };
+    const notes: string[] = [];
     if (comparable) {
-      let done = 1 + chosen.length;
-      progress.update(done, total, "PyTorch");
-      torch = await benchPyTorch({
-        python,
-        threads,
+      const follow = (library: string) => ({
         seconds,
         only,
-        onRow: ({ name }) => progress.update(++done, total, `PyTorch ${name}`),
+        onRow: ({ name }: { readonly name: string }) =>
+          progress.update(++done, total, `${library} ${name}`),
       });
+      torch = await benchPyTorch({ python, threads, ...follow("PyTorch") });
+      rows = compare(rows, "PyTorch", torch.rows);
+      if (torch.note) notes.push(torch.note);
+      // Last, as its threads stay.
+      if (jaxRows > 0) {
+        const jax = await benchJaxJs(follow("jax-js"));
+        rows = compare(rows, "jax-js", jax.rows);
+        if (jax.note) notes.push(jax.note);
+      }
+    } else {
+      notes.push("not compared with other libraries: that is done on the cpu device only");
     }
-    const rows = compare(measured, torch.rows);
     progress.update(total, total);
 
     console.log(benchTable(rows));
@@ -195,7 +222,10 @@ if (import.meta.main) {
     if (torch.rows.length > 0) {
       console.log(`PyTorch: ${torch.rows[0].torch}, ${threads} thread${threads === 1 ? "" : "s"}`);
     }
-    if (torch.note) console.log(`Note: ${torch.note}`);
+    if (rows.some((row) => Object.keys(row.others).length > 0)) {
+      console.log("Ratio: the best time over the other library's, below 1 is faster");
+    }
+    for (const note of notes) console.log(`Note: ${note}`);
     if (json) {
       const record = {
         provenance: provenance(backend.description, startedAt),
@@ -204,7 +234,7 @@ if (import.meta.main) {
         limit: { gflops: limit.flops / 1e9, description: limit.description },
         ...host && { javascript: host },
         torch: torch.rows[0]?.torch ?? null,
-        ...torch.note && { note: torch.note },
+        notes,
         rows,
       };
       await writeWhole(json, JSON.stringify(record, null, 2) + "\n");

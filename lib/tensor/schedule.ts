@@ -41,7 +41,10 @@ export interface ScheduleOptions {
 /** Inlining repeats work in every consumer, so only expressions up to this many operations are repeated. */
 const CHEAP = 6;
 
-/** An expression is computed in one piece up to this many operations, so that kernels stay compilable. */
+/**
+ * An expression is computed in one piece up to this many operations, and this many one after the
+ * other, so that kernels stay compilable.
+ */
 const LARGEST = 160;
 
 type Typed = "f32" | "i32";
@@ -147,11 +150,10 @@ class Scheduler {
         if (wanted.has(node)) this.#stored.add(node);
         continue;
       }
-      const { operations } = cost.get(node)!;
       const alias = source.op === "stopGradient" || source.op === "project";
       const stored = mine.has("buffer") || !isMap(node) || rounds(node) ||
-        (!alias && (!this.#fuse || operations > LARGEST ||
-          (mine.size > 1 && !isCheap(cost.get(node)!))));
+        isLong(cost.get(node)!) ||
+        (!alias && (!this.#fuse || (mine.size > 1 && !isCheap(cost.get(node)!))));
       if (stored) this.#stored.add(node);
       for (const [k, input] of sourcesOf(node).entries()) {
         if (!isMap(node)) {
@@ -605,11 +607,19 @@ class Expression {
 /** What it would take to compute a node inside a consumer. */
 interface InlineCost {
   readonly operations: number;
+  /** Nodes on the longest way to a value in memory. */
+  readonly depth: number;
   /** Operands as large as the node itself. */
   readonly loads: number;
   /** A contraction or reduction could end in this node, which would make storing it free. */
   readonly ends: boolean;
 }
+
+/** What it takes to use a value that lies in memory. */
+const STORED: InlineCost = { operations: 0, depth: 0, loads: 1, ends: false };
+
+/** Whether an expression has grown so long that its value is better stored. */
+const isLong = ({ operations, depth }: InlineCost) => operations > LARGEST || depth > LARGEST;
 
 /** Whether to compute a value anew in each of several consumers. */
 const isCheap = ({ operations, loads, ends }: InlineCost) =>
@@ -629,18 +639,22 @@ function inlineCosts(
   const asInput = (node: Tensor): InlineCost => {
     const cost = costs.get(node)!;
     const shared = isMap(node) && (consumers.get(node) ?? 0) > 1;
-    // A value that several kernels want and that is dear to repeat will be stored.
-    return shared && !isCheap(cost) ? { operations: 0, loads: 1, ends: false } : cost;
+    if (isMap(node) && isLong(cost)) return STORED;
+    // A value that several kernels want and that is dear to repeat will be stored. If it is one
+    // kernel that wants it several times it will not: its depth still counts.
+    return shared && !isCheap(cost) ? { ...STORED, depth: cost.depth } : cost;
   };
   for (const node of nodes) {
     const op = node.source?.op;
     let operations = 0;
+    let depth = 0;
     let loads = 0;
     let ends = false;
     if (op === "move" || op === "stopGradient" || op === "project") {
       const input = sourcesOf(node)[0]!;
       const inner = asInput(input);
       operations = inner.operations;
+      depth = inner.depth + 1;
       // A broadcast operand is small beside what it is broadcast to.
       loads = input.size * 4 <= node.size ? 0 : inner.loads;
       ends = inner.ends && input.size === node.size;
@@ -650,6 +664,7 @@ function inlineCosts(
       for (const input of new Set(node.inputs)) {
         const inner = asInput(input);
         operations += inner.operations;
+        depth = Math.max(depth, inner.depth + 1);
         loads += inner.loads;
         ends ||= inner.ends;
       }
@@ -657,7 +672,7 @@ function inlineCosts(
       loads = 1;
       ends = isGuest(node) && consumers.get(node) === 1;
     }
-    costs.set(node, { operations, loads, ends });
+    costs.set(node, { operations, depth, loads, ends });
   }
   return costs;
 }

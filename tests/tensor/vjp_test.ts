@@ -76,8 +76,9 @@ for (const op of Object.keys(CASES) as Source["op"][]) {
         const tolerance = 4 * example.tolerance;
         const name = `${op}: ${example.name}, operand ${k}`;
         expectClose(name, await dx.data(), expected[i]![k]!, tolerance);
-        dx.dispose();
       }
+      // Operands of a sum share one gradient.
+      gradients.forEach((dx) => dx.dispose());
     }
   });
 }

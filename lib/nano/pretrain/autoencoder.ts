@@ -26,30 +26,56 @@ export function trainingImages(seed: number, first: number, count: number): Floa
   return data;
 }
 
-/** Trains the autoencoder and returns its weights and its configuration with the latents' scale. */
+/**
+ * Trains the autoencoder and returns its weights and its configuration with the latents' scale.
+ *
+ * @param options.steps Steps of each round; every round starts with the full learning rate again.
+ */
 export async function trainVae(
-  options: Pick<Fit, "directory" | "seed" | "onProgress"> & { readonly steps: number },
+  options: Pick<Fit, "directory" | "seed" | "onProgress"> & { readonly steps: readonly number[] },
 ): Promise<{ weights: Map<string, Tensor>; config: VaeConfig }> {
-  const { seed, steps, directory } = options;
+  const { seed, steps } = options;
+  let weights = initVae(VAE, seed);
+  for (const [round, count] of steps.entries()) {
+    const before = steps.slice(0, round).reduce((a, b) => a + b, 0);
+    weights = await fitVae(`vae-${round + 1}`, weights, { ...options, steps: count }, before);
+  }
+  const deviation = await latentDeviation(weights, seed);
+  return { weights, config: { ...VAE, scaling_factor: Number((1 / deviation).toPrecision(6)) } };
+}
+
+/** One round; `before` steps have been taken in earlier ones, so that it sees other pictures. */
+function fitVae(
+  name: string,
+  initial: ReadonlyMap<string, Tensor>,
+  options: Pick<Fit, "directory" | "seed" | "onProgress" | "steps">,
+  before: number,
+): Promise<Map<string, Tensor>> {
+  const { seed, steps } = options;
   const side = IMAGE_SIZE / 4;
-  const weights = await fit({
+  return fit({
     ...options,
-    name: "vae",
-    directory,
-    initial: initVae(VAE, seed),
+    name,
+    initial,
     learningRate: 2e-3,
     warmup: 50,
     floor: 0.02,
     average: 0.998,
     steps,
     batch: (step) => ({
-      images: tensor(trainingImages(seed, (step - 1) * BATCH, BATCH), [BATCH, 64, 64, 3]),
-      noise: tensor(randomNormal({ seed, stream: NOISE, step }, [BATCH, side, side, 4]), [
-        BATCH,
-        side,
-        side,
-        4,
-      ]),
+      images: tensor(
+        trainingImages(seed, (before + step - 1) * BATCH, BATCH),
+        [BATCH, 64, 64, 3],
+      ),
+      noise: tensor(
+        randomNormal({ seed, stream: NOISE, step: before + step }, [BATCH, side, side, 4]),
+        [
+          BATCH,
+          side,
+          side,
+          4,
+        ],
+      ),
     }),
     loss: (w, { images, noise }) => {
       const { mean, logvar } = vaeEncode(w, VAE, images);
@@ -61,8 +87,6 @@ export async function trainVae(
       return { loss: l1.add(mse).add(kl.mul(KL)), l1, mse, kl };
     },
   });
-  const deviation = await latentDeviation(weights, seed);
-  return { weights, config: { ...VAE, scaling_factor: Number((1 / deviation).toPrecision(6)) } };
 }
 
 /** The standard deviation of latents over 256 training images. */

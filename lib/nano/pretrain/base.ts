@@ -66,6 +66,7 @@ export async function trainBase(
   const empty = tokenizer.encode("");
   const { alphasCumprod } = NoiseSchedule.fromConfig(SCHEDULER);
   await text.realize();
+  const tower = { ...CLIP_A.text_config, with_projection: false };
 
   return await fit({
     ...options,
@@ -110,7 +111,7 @@ export async function trainBase(
         c.reshape([BATCH, 1, 1, 1])
       );
       const sample = original.mul(signal).add(noise.mul(sigma));
-      const context = clipText(text, CLIP_A.text_config, { ids, eos }).hidden;
+      const context = clipText(text, tower, { ids, eos }).hidden;
       const error = unet(w, UNET, { sample, timestep, context }).sub(noise).square().mean([
         1,
         2,

@@ -133,7 +133,7 @@ export async function fit(task: Fit): Promise<Map<string, Tensor>> {
       }
       for (const t of Object.values(result)) t.dispose();
       if (task.keep?.includes(i)) await task.onKeep?.(i, await averaged());
-      if (i % CHECKPOINT_EVERY === 0 && i < steps) await saveCheckpoint(path, i, state, identity);
+      if (i % CHECKPOINT_EVERY === 0 || i === steps) await saveCheckpoint(path, i, state, identity);
     }
     const weights = await averaged();
     return weights;

@@ -44,7 +44,13 @@ export const stages = [
 export type Stage = (typeof stages)[number];
 
 /** How long each network is trained. */
-const STEPS = { vae: 1200, "clip-a": 500, "clip-b": 400, unet: 1600, weak: 800 } as const;
+const STEPS = {
+  vae: [1200, 700],
+  "clip-a": 500,
+  "clip-b": 400,
+  unet: 900,
+  weak: 450,
+} as const;
 
 /** What to build and where. */
 export interface PretrainOptions {
@@ -80,7 +86,7 @@ const STAGES: Readonly<Record<Stage, (output: string, common: Common) => Promise
     const { weights, config } = await trainVae({ ...common, steps: STEPS.vae });
     const label = { _class_name: "AutoencoderKL" };
     await saveNetwork(`${output}/vae`, "diffusion_pytorch_model", label, config, weights);
-    await forget(output, "vae");
+    for (const round of STEPS.vae.keys()) await forget(output, `vae-${round + 1}`);
   },
   "clip-a": (output, common) => clipStage("clip-a", CLIP_A, output, common),
   "clip-b": (output, common) => clipStage("clip-b", CLIP_B, output, common),

@@ -23,7 +23,7 @@ import type { Fit } from "./fit.ts";
 import { openClip, openUNet, openVae, textTower } from "./store.ts";
 
 /** Prompts per split. */
-export const PROMPTS: Partial<Record<Split, number>> = { preference: 1000, hps: 400 };
+export const PROMPTS: Partial<Record<Split, number>> = { preference: 1000, hps: 300 };
 
 /** The splits that get images. */
 export const COLLECTIONS = ["preference", "scorerValidation", "hps"] as const;
