@@ -8,6 +8,11 @@
  */
 import { measure } from "./measure.ts";
 
+const VERSION = "0.1.25";
+
+/** What its times are of. */
+export const jaxJsDescription = `${VERSION}, WebAssembly, as many threads as it takes`;
+
 /** A function that jax-js does, by name and shape of the table. */
 interface JaxWorkload {
   readonly name: string;
@@ -97,7 +102,7 @@ export interface JaxJsResult {
 /** Runs jax-js, which is fetched from npm the first time. Where it can't be, that is a note. */
 export async function benchJaxJs({ seconds, only, onRow }: JaxJsOptions): Promise<JaxJsResult> {
   // Not a literal, which would be fetched with the program whether it is asked for or not.
-  const specifier: string = "npm:@jax-js/jax@0.1.25";
+  const specifier = `npm:@jax-js/jax@${VERSION}` as string;
   let jax: Jax;
   try {
     jax = await import(specifier);

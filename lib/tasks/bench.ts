@@ -5,7 +5,7 @@
  */
 import { cpus } from "node:os";
 import { ClockedBackend, type HostShare, measureHostShare } from "../bench/host_share.ts";
-import { benchJaxJs, countJaxRows } from "../bench/jax_js.ts";
+import { benchJaxJs, countJaxRows, jaxJsDescription } from "../bench/jax_js.ts";
 import { type Limit, measureLimit } from "../bench/limit.ts";
 import { measure, type Timing } from "../bench/measure.ts";
 import { benchPyTorch, type PyTorchResult } from "../bench/pytorch.ts";
@@ -222,7 +222,9 @@ if (import.meta.main) {
     if (torch.rows.length > 0) {
       console.log(`PyTorch: ${torch.rows[0].torch}, ${threads} thread${threads === 1 ? "" : "s"}`);
     }
-    if (rows.some((row) => Object.keys(row.others).length > 0)) {
+    const others = rows.flatMap((row) => Object.keys(row.others));
+    if (others.includes("jax-js")) console.log(`jax-js: ${jaxJsDescription}`);
+    if (others.length > 0) {
       console.log("Ratio: the best time over the other library's, below 1 is faster");
     }
     for (const note of notes) console.log(`Note: ${note}`);

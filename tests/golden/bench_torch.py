@@ -75,6 +75,7 @@ def nano_step():
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
+        norm_num_groups=8,
         sample_size=16,
         in_channels=4,
         out_channels=4,

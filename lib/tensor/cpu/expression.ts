@@ -14,39 +14,8 @@ export interface Reader {
   acc(): void;
 }
 
-/** Where constants wait: they are written once, before the loop. */
-export class Constants {
-  readonly #code: Code;
-  readonly #known = new Map<string, Local>();
-
-  constructor(code: Code) {
-    this.#code = code;
-  }
-
-  /** A local that holds a constant in all lanes; call before the loop that uses it. */
-  f32(value: number): Local {
-    return this.#make(`f${Object.is(value, -0) ? "-0" : value}`, () => this.#code.f32x4(value));
-  }
-
-  /** An integer in all lanes. */
-  i32(value: number): Local {
-    return this.#make(`i${value}`, () => this.#code.i32x4(value));
-  }
-
-  #make(key: string, write: () => void): Local {
-    let local = this.#known.get(key);
-    if (local === undefined) {
-      local = this.#code.local(V128);
-      this.#known.set(key, local);
-      write();
-      this.#code.set(local);
-    }
-    return local;
-  }
-}
-
 /** Leaves the value of an expression on the stack. */
-export function emitExpr(code: Code, root: Expr, constants: Constants, reader: Reader): void {
+export function emitExpr(code: Code, root: Expr, reader: Reader): void {
   const uses = new Map<Expr, number>();
   const count = (e: Expr) => {
     const n = (uses.get(e) ?? 0) + 1;
@@ -61,7 +30,7 @@ export function emitExpr(code: Code, root: Expr, constants: Constants, reader: R
       code.get(known);
       return;
     }
-    emitOne(code, e, constants, reader, emit, (x) => uses.get(x)! > 1);
+    emitOne(code, e, reader, emit, (x) => uses.get(x)! > 1);
     if (uses.get(e)! > 1 && e.kind !== "const") {
       const local = code.local(V128);
       locals.set(e, local);
@@ -69,21 +38,6 @@ export function emitExpr(code: Code, root: Expr, constants: Constants, reader: R
     }
   };
   emit(root);
-}
-
-/** Prepares the constants of an expression, so that they are made outside the loop. */
-export function hoistConstants(root: Expr, constants: Constants): void {
-  const seen = new Set<Expr>();
-  const visit = (e: Expr) => {
-    if (seen.has(e)) return;
-    seen.add(e);
-    if (e.kind === "const") {
-      if (e.type === "f32") constants.f32(e.value);
-      else constants.i32(e.value);
-    }
-    childrenOf(e).forEach(visit);
-  };
-  visit(root);
 }
 
 /**
@@ -115,7 +69,7 @@ export function spell(root: Expr): string[] {
 }
 
 /** The nodes that a node is computed from. */
-export function childrenOf(e: Expr): readonly Expr[] {
+function childrenOf(e: Expr): readonly Expr[] {
   switch (e.kind) {
     case "const":
     case "load":
@@ -136,14 +90,14 @@ export function childrenOf(e: Expr): readonly Expr[] {
 function emitOne(
   code: Code,
   e: Expr,
-  constants: Constants,
   reader: Reader,
   emit: (e: Expr) => void,
   isShared: (e: Expr) => boolean,
 ): void {
   switch (e.kind) {
     case "const":
-      code.get(e.type === "f32" ? constants.f32(e.value) : constants.i32(e.value));
+      if (e.type === "f32") code.f32x4(e.value);
+      else code.i32x4(e.value);
       return;
     case "load":
       reader.load(e.input);
@@ -257,7 +211,7 @@ function emitExp(code: Code): void {
   const r = code.local(V128);
   const half = code.local(V128);
   // Beyond these the result is 0 or infinite anyway, and the exponent arithmetic stays in range.
-  code.f32x4(-104).op("f32x4.max").f32x4(89).op("f32x4.min").tee(x);
+  code.f32x4(-104).op("f32x4.pmax").f32x4(89).op("f32x4.pmin").tee(x);
   code.f32x4(1.4426950408889634).op("f32x4.mul").op("f32x4.nearest").set(n);
   code.get(x).get(n).f32x4(0.693359375).op("f32x4.mul").op("f32x4.sub");
   code.get(n).f32x4(-2.12194440e-4).op("f32x4.mul").op("f32x4.sub").set(r);
@@ -272,7 +226,8 @@ function emitExp(code: Code): void {
     1,
   ]);
   // 2^n in two factors, so that neither overflows where the result does not.
-  code.get(n).op("i32x4.trunc_sat_f32x4_s").tee(n).i32(1).op("i32x4.shr_s").tee(half);
+  code.get(n).op(hasRelaxedSimd ? "i32x4.relaxed_trunc_f32x4_s" : "i32x4.trunc_sat_f32x4_s").tee(n)
+    .i32(1).op("i32x4.shr_s").tee(half);
   code.i32x4(127).op("i32x4.add").i32(23).op("i32x4.shl").op("f32x4.mul");
   code.get(n).get(half).op("i32x4.sub").i32x4(127).op("i32x4.add").i32(23).op("i32x4.shl");
   code.op("f32x4.mul");

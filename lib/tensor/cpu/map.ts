@@ -9,14 +9,12 @@
 import type { Access, DType, MapKernel } from "../kernel.ts";
 import { BYTES } from "../kernel.ts";
 import {
-  Constants,
   emitExpr,
   emitGather,
   emitLanes,
   emitLoad,
   emitSplat,
   emitStore,
-  hoistConstants,
   spell,
 } from "./expression.ts";
 import { assemble, Code, I32, type Local, V128 } from "./wasm.ts";
@@ -69,8 +67,6 @@ export function compileMap(kernel: MapKernel, byRow = false): Compiled {
     const accesses = [...ins, outs];
     const bases = accesses.map((_, i) => loadBase(code, args, i));
     const pointers = accesses.map(() => code.local(I32));
-    const constants = new Constants(code);
-    hoistConstants(expr, constants);
     const unit = code.local(I32);
     const x = code.local(I32);
     const stop = code.local(I32);
@@ -80,7 +76,7 @@ export function compileMap(kernel: MapKernel, byRow = false): Compiled {
 
     /** One vector (or one element) of the output at element `x` of the row. */
     const piece = (lanes: 1 | 4) => {
-      emitExpr(code, expr, constants, {
+      emitExpr(code, expr, {
         load: (i) => {
           const splat = splats[i];
           const a = ins[i]!;

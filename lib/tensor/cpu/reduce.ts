@@ -8,7 +8,7 @@
  */
 import type { Access, ReduceKernel } from "../kernel.ts";
 import { BYTES } from "../kernel.ts";
-import { Constants, emitExpr, emitStore, hoistConstants, spell } from "./expression.ts";
+import { emitExpr, emitStore, spell } from "./expression.ts";
 import {
   type Compiled,
   emitElement,
@@ -118,15 +118,12 @@ function emitRows({ kernel, kept, axes, ins, outer }: Spec): Uint8Array<ArrayBuf
   const accesses = [...ins, ...outer];
   const bases = accesses.map((_, i) => loadBase(code, args, i));
   const pointers = accesses.map(() => code.local(I32));
-  const constants = new Constants(code);
-  hoistConstants(kernel.expr, constants);
-  if (kernel.epilogue) hoistConstants(kernel.epilogue.expr, constants);
   const unit = code.local(I32);
   const x = code.local(I32);
   const acc = code.local(V128);
   const inner = axes.at(-1)!;
   const value = (lanes: 1 | 4) =>
-    emitExpr(code, kernel.expr, constants, {
+    emitExpr(code, kernel.expr, {
       load: (i) => {
         const kind = strideKind(ins[i]!.strides.at(-1)!);
         emitElement(code, ins[i]!.dtype, kind, lanes, pointers[i]!, x);
@@ -168,7 +165,7 @@ function emitRows({ kernel, kept, axes, ins, outer }: Spec): Uint8Array<ArrayBuf
     code.get(acc).get(acc).get(acc).shuffle32(1, 0, 3, 2);
     combine(code, kernel);
     code.set(acc);
-    finish(code, kernel, constants, outer, bases, pointers, ins.length, 1, acc, undefined);
+    finish(code, kernel, outer, bases, pointers, ins.length, 1, acc, undefined);
   });
   return assemble([{ params: 3, code }]);
 }
@@ -177,7 +174,6 @@ function emitRows({ kernel, kept, axes, ins, outer }: Spec): Uint8Array<ArrayBuf
 function finish(
   code: Code,
   kernel: ReduceKernel,
-  constants: Constants,
   outer: readonly Access[],
   bases: readonly Local[],
   pointers: readonly Local[],
@@ -191,7 +187,7 @@ function finish(
   if (x === undefined) code.i32(0).set(zero);
   const strideAt = (a: Access) => x === undefined ? 1 : a.strides.at(-1)!;
   if (kernel.epilogue) {
-    emitExpr(code, kernel.epilogue.expr, constants, {
+    emitExpr(code, kernel.epilogue.expr, {
       load: (i) => {
         const a = outer[i + 1]!;
         const pointer = pointers[first + i + 1]!;
@@ -220,9 +216,6 @@ function emitColumns(
   const accesses = [...ins, ...outer];
   const bases = accesses.map((_, i) => loadBase(code, args, i));
   const pointers = accesses.map(() => code.local(I32));
-  const constants = new Constants(code);
-  hoistConstants(kernel.expr, constants);
-  if (kernel.epilogue) hoistConstants(kernel.epilogue.expr, constants);
   const unit = code.local(I32);
   const row = code.local(I32);
   const x = code.local(I32);
@@ -241,7 +234,7 @@ function emitColumns(
     emitLoops(code, axes, ins, (a, i) => a.strides[kept.length + i]!, pointers, () => {
       for (let v = 0; v < vectors; v++) {
         code.get(accs[v]!);
-        emitExpr(code, kernel.expr, constants, {
+        emitExpr(code, kernel.expr, {
           load: (i) => {
             const kind = strideKind(ins[i]!.strides[last]!);
             emitElement(code, ins[i]!.dtype, kind, lanes, pointers[i]!, x, 4 * v);
@@ -259,7 +252,6 @@ function emitColumns(
       finish(
         code,
         kernel,
-        constants,
         outer,
         bases,
         pointers,

@@ -76,6 +76,9 @@ const SIMD = {
   "f32x4.div": 231,
   "f32x4.min": 232,
   "f32x4.max": 233,
+  "f32x4.pmin": 234,
+  "f32x4.pmax": 235,
+  "i32x4.relaxed_trunc_f32x4_s": 0x101,
   "i32x4.trunc_sat_f32x4_s": 248,
   "f32x4.convert_i32x4_s": 250,
   "f32x4.relaxed_madd": 0x105,
@@ -128,6 +131,7 @@ export type Access = keyof typeof MEMORY;
 export class Code {
   readonly #bytes: number[] = [];
   readonly #locals: number[] = [];
+  readonly #constants = new Map<string, { readonly bytes: number[]; readonly local: Local }>();
   readonly #params: number;
 
   /** @param params How many i32 parameters the function takes; they are locals 0, 1, ... */
@@ -160,18 +164,22 @@ export class Code {
     return this;
   }
 
+  /** A vector constant, from a local that is set once: V8 would build it anew at every use. */
+  #constant(bytes: Uint8Array): this {
+    const key = bytes.join();
+    const found = this.#constants.get(key) ?? { bytes: [...bytes], local: this.local(V128) };
+    this.#constants.set(key, found);
+    return this.get(found.local);
+  }
+
   /** The same f32 in all lanes. */
   f32x4(value: number): this {
-    const bytes = new Uint8Array(new Float32Array(4).fill(value).buffer);
-    this.#bytes.push(0xfd, 12, ...bytes);
-    return this;
+    return this.#constant(new Uint8Array(new Float32Array(4).fill(value).buffer));
   }
 
   /** The same i32 in all lanes. */
   i32x4(value: number): this {
-    const bytes = new Uint8Array(new Int32Array(4).fill(value).buffer);
-    this.#bytes.push(0xfd, 12, ...bytes);
-    return this;
+    return this.#constant(new Uint8Array(new Int32Array(4).fill(value).buffer));
   }
 
   /** Four i32 lanes. */
@@ -300,7 +308,11 @@ export class Code {
       else groups.push([1, type]);
     }
     const locals = groups.flatMap(([n, type]) => [...unsigned(n), type]);
-    return [...unsigned(groups.length), ...locals, ...this.#bytes, 0x0b];
+    const constants = [...this.#constants.values()].flatMap(({ bytes, local }) => [
+      ...[0xfd, 12, ...bytes],
+      ...[0x21, ...unsigned(local)],
+    ]);
+    return [...unsigned(groups.length), ...locals, ...constants, ...this.#bytes, 0x0b];
   }
 }
 

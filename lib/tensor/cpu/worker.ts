@@ -17,6 +17,8 @@ const plans = new Map<number, readonly Step[]>();
 
 /** Views follow the memory as it grows. */
 function refresh(): void {
+  // Another thread's growth reaches `memory.buffer` late; growing by nothing asks for the present one.
+  memory.grow(0);
   if (words.buffer === memory.buffer && words.byteLength === memory.buffer.byteLength) return;
   words = new Int32Array(memory.buffer);
   control = words.subarray(controlAt >> 2, (controlAt >> 2) + Control.words);
@@ -30,7 +32,7 @@ function serve(): void {
     const command = Atomics.load(control, Control.command);
     const id = Atomics.load(control, Control.plan);
     if (command % 2 !== 0 || command !== Atomics.load(control, Control.command)) continue;
-    if (id < 0) return parentPort!.close();
+    if (id < 0) return globalThis.close();
     const steps = plans.get(id);
     if (id > 0 && !steps) return; // its message is on the way
     seen = command;
@@ -54,7 +56,7 @@ parentPort!.on("message", (data: Message) => {
       refresh();
       seen = Atomics.load(control, Control.command);
       // The device may have been closed before this thread was up.
-      if (Atomics.load(control, Control.plan) < 0) return parentPort!.close();
+      if (Atomics.load(control, Control.plan) < 0) return globalThis.close();
       Atomics.add(control, Control.ready, 1);
       break;
     case "plan":
