@@ -107,26 +107,33 @@ export function jit<S extends Tree, A extends Tree, R extends Tree>(
     checkInputs(inputs, r.inputShapes);
     const bound = new Map(r.fixed);
     const temporary: DeviceBuffer[] = [];
-    inputs.forEach((t, i) => {
-      const slot = r.inputSlots[i];
-      if (slot === undefined) return;
-      if (t.storage) bound.set(slot, t.storage.buffer);
-      else {
-        const buffer = upload(backend, t);
-        temporary.push(buffer);
+    const owned: DeviceBuffer[] = [];
+    try {
+      inputs.forEach((t, i) => {
+        const slot = r.inputSlots[i];
+        if (slot === undefined) return;
+        if (t.storage) bound.set(slot, t.storage.buffer);
+        else {
+          const buffer = upload(backend, t);
+          temporary.push(buffer);
+          bound.set(slot, buffer);
+        }
+      });
+      const results = leavesOf(r.result);
+      r.resultSlots.forEach((slot, i) => {
+        const buffer = backend.allocate(byteLength(results[i]!.shape, results[i]!.dtype));
+        owned.push(buffer);
         bound.set(slot, buffer);
-      }
-    });
-    const results = leavesOf(r.result);
-    const owned = r.resultSlots.map((slot, i) => {
-      const buffer = backend.allocate(byteLength(results[i]!.shape, results[i]!.dtype));
-      bound.set(slot, buffer);
-      return buffer;
-    });
-    if (isDebugging()) {
-      await runChecked(backend, { ...r.schedule, kernels: r.kernels }, bound);
-    } else r.program.run(externals(r.schedule).map((slot) => bound.get(slot)!));
-    for (const buffer of temporary) backend.free(buffer);
+      });
+      if (isDebugging()) {
+        await runChecked(backend, { ...r.schedule, kernels: r.kernels }, bound);
+      } else r.program.run(externals(r.schedule).map((slot) => bound.get(slot)!));
+    } catch (error) {
+      for (const buffer of owned) backend.free(buffer);
+      throw error;
+    } finally {
+      for (const buffer of temporary) backend.free(buffer);
+    }
     return mapTree(r.result, (leaf, i) => {
       const out = new Tensor({ op: "input" }, [], leaf.shape, leaf.dtype);
       out.settle({ backend, buffer: owned[i]! });
@@ -236,24 +243,36 @@ function donate(
   plan: Schedule,
   pairs: readonly { to: number | undefined; from: number; leaf: Tensor }[],
 ): { kernels: Kernel[]; slots: Slot[]; slotOf: Map<Tensor, number> } {
-  let kernels = [...plan.kernels];
+  const { kernels } = plan;
   const slots = [...plan.slots];
   const slotOf = new Map<Tensor, number>();
+  const renamed = new Map<number, number>();
   const copies: Kernel[] = [];
+  const readers = new Map<number, number[]>();
+  const firstWrite = new Map<number, number>();
+  kernels.forEach((k, i) => {
+    for (const { slot } of reads(k)) {
+      const list = readers.get(slot);
+      if (list) list.push(i);
+      else readers.set(slot, [i]);
+    }
+    if (!firstWrite.has(k.output.slot)) firstWrite.set(k.output.slot, i);
+  });
   for (const { to, from, leaf } of pairs) {
     if (to === undefined) {
       // The old value is never read: the new one simply takes its place.
       slotOf.set(leaf, from);
       continue;
     }
-    const first = kernels.findIndex((k) => k.output.slot === from);
-    const inPlace = kernels.every((k, i) =>
-      i < first || reads(k).every((a) => a.slot !== to) ||
-      (i === first && k.kind === "map" && k.output.slot === from &&
-        k.inputs.every((a) => a.slot !== to || sameWalk(a, k.output)))
-    );
+    const first = firstWrite.get(from)!;
+    const inPlace = (readers.get(to) ?? []).every((i) => {
+      const k = kernels[i]!;
+      return i < first ||
+        (i === first && k.kind === "map" &&
+          k.inputs.every((a) => a.slot !== to || sameWalk(a, k.output)));
+    });
     if (inPlace) {
-      kernels = kernels.map((k) => mapSlots(k, (slot) => slot === from ? to : slot));
+      renamed.set(from, to);
       slots[from] = { kind: "arena", bytes: 0, first: 0, last: 0 };
     } else {
       slots[from] = {
@@ -281,7 +300,8 @@ function donate(
       });
     }
   }
-  const all = [...kernels, ...copies];
+  const moved = kernels.map((k) => mapSlots(k, (slot) => renamed.get(slot) ?? slot));
+  const all = [...moved, ...copies];
   const trimmed = slots.map((s) =>
     s.kind === "arena" && s.last >= all.length ? { ...s, last: all.length - 1 } : s
   );

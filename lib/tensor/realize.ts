@@ -43,8 +43,8 @@ export function upload(backend: Backend, tensor: Tensor): DeviceBuffer {
 }
 
 /**
- * Computes tensors and lets each hold its buffer; the graph behind them is dropped. Host tensors that
- * they were computed from stay on the device, for the next use.
+ * Computes tensors and lets each hold its buffer; the graph behind them is dropped. Host tensors among
+ * them go to the device; those that others are computed from are there only for as long as it takes.
  */
 export async function realize(...tensors: Tensor[]): Promise<void> {
   const backend = getDevice();
@@ -56,26 +56,45 @@ export async function realize(...tensors: Tensor[]): Promise<void> {
   if (rest.length === 0) return;
   const plan = schedule(rest, { fuse: !debugging, maxInputs: backend.maxInputs });
   const temporary: DeviceBuffer[] = [];
-  const bound = bindLeaves(backend, plan, (leaf) => {
-    const buffer = upload(backend, leaf);
-    temporary.push(buffer);
-    return buffer;
-  });
-  plan.outputs.forEach((slot, i) => {
-    bound.set(slot, backend.allocate(byteLength(rest[i]!.shape, rest[i]!.dtype)));
-  });
-  if (debugging) await runChecked(backend, plan, bound);
-  else {
-    const program = backend.compile(plan.kernels, plan.slots);
-    try {
-      program.run(externals(plan).map((slot) => bound.get(slot)!));
-      await backend.finish();
-    } finally {
-      program.dispose();
-    }
+  const owned: DeviceBuffer[] = [];
+  try {
+    const bound = bindLeaves(backend, plan, (leaf) => {
+      const buffer = upload(backend, leaf);
+      temporary.push(buffer);
+      return buffer;
+    });
+    plan.outputs.forEach((slot, i) => {
+      const buffer = backend.allocate(byteLength(rest[i]!.shape, rest[i]!.dtype));
+      owned.push(buffer);
+      bound.set(slot, buffer);
+    });
+    await execute(backend, plan, bound);
+  } catch (error) {
+    for (const buffer of owned) backend.free(buffer);
+    throw error;
+  } finally {
+    for (const buffer of temporary) backend.free(buffer);
   }
-  for (const buffer of temporary) backend.free(buffer);
-  plan.outputs.forEach((slot, i) => rest[i]!.settle({ backend, buffer: bound.get(slot)! }));
+  rest.forEach((t, i) => {
+    // Somebody else may have realised the same tensor meanwhile.
+    if (t.storage) backend.free(owned[i]!);
+    else t.settle({ backend, buffer: owned[i]! });
+  });
+}
+
+async function execute(
+  backend: Backend,
+  plan: Schedule,
+  bound: ReadonlyMap<number, DeviceBuffer>,
+): Promise<void> {
+  if (debugging) return await runChecked(backend, plan, bound);
+  const program = backend.compile(plan.kernels, plan.slots);
+  try {
+    program.run(externals(plan).map((slot) => bound.get(slot)!));
+    await backend.finish();
+  } finally {
+    program.dispose();
+  }
 }
 
 setRealizer((tensors) => realize(...tensors));
@@ -116,28 +135,32 @@ export async function runChecked(
   plan.kernels.forEach((k, i) => {
     for (const { slot } of [...reads(k), k.output]) lastUse.set(slot, i);
   });
-  for (const [i, kernel] of plan.kernels.entries()) {
-    const used = [...new Set([...reads(kernel), kernel.output].map((a) => a.slot))];
-    for (const slot of used) {
-      if (!buffers.has(slot)) {
-        const buffer = backend.allocate(plan.slots[slot]!.bytes);
-        poison(backend, buffer);
-        buffers.set(slot, buffer);
+  try {
+    for (const [i, kernel] of plan.kernels.entries()) {
+      const used = [...new Set([...reads(kernel), kernel.output].map((a) => a.slot))];
+      for (const slot of used) {
+        if (!buffers.has(slot)) {
+          const buffer = backend.allocate(plan.slots[slot]!.bytes);
+          poison(backend, buffer);
+          buffers.set(slot, buffer);
+        }
+      }
+      const program = backend.compile(
+        [mapSlots(kernel, (slot) => used.indexOf(slot))],
+        used.map((slot) => ({ kind: "external", bytes: plan.slots[slot]!.bytes })),
+      );
+      program.run(used.map((slot) => buffers.get(slot)!));
+      program.dispose();
+      await checkNaN(backend, kernel, buffers);
+      for (const slot of used) {
+        if (lastUse.get(slot) === i && !bound.has(slot)) {
+          backend.free(buffers.get(slot)!);
+          buffers.delete(slot);
+        }
       }
     }
-    const program = backend.compile(
-      [mapSlots(kernel, (slot) => used.indexOf(slot))],
-      used.map((slot) => ({ kind: "external", bytes: plan.slots[slot]!.bytes })),
-    );
-    program.run(used.map((slot) => buffers.get(slot)!));
-    program.dispose();
-    await checkNaN(backend, kernel, buffers);
-    for (const slot of used) {
-      if (lastUse.get(slot) === i && !bound.has(slot)) {
-        backend.free(buffers.get(slot)!);
-        buffers.delete(slot);
-      }
-    }
+  } finally {
+    for (const [slot, buffer] of buffers) if (!bound.has(slot)) backend.free(buffer);
   }
 }
 

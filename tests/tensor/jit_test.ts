@@ -8,6 +8,7 @@ import type { Backend } from "../../lib/tensor/backend.ts";
 import {
   concat,
   full,
+  generator,
   grad,
   jit,
   leavesOf,
@@ -102,7 +103,7 @@ eachDevice("steps without state replay random graphs", async (backend) => {
     const before = backend.liveBytes;
     const { inputs, outputs } = randomGraph(seed, 25);
     const expected = outputs.map((y) => evaluate(y));
-    // The graph is rebuilt on the step's own inputs only through what it closes over.
+    // Everything is closed over: one schedule, two runs.
     const step = jit((_: Tree, __: Tree) => ({ state: {}, result: outputs }));
     for (let call = 0; call < 2; call++) {
       const results = await step({}, {});
@@ -169,7 +170,45 @@ eachDevice("state that moves is updated through a copy", async (backend) => {
         (call) => random(40 + call, 1),
       );
     } catch (error) {
-      throw new Error(name, { cause: error });
+      throw new Error(`${name}: ${(error as Error).message}`);
+    }
+  }
+});
+
+/** A step that mixes four tensors of state at random: elementwise, turned, summed, joined. */
+function randomStep(seed: number): Step<Tensor[], Tensor, Tensor[]> {
+  return (state, x) => {
+    const random = generator({ seed, stream: 12, step: 0 });
+    const pool = [...state, x];
+    for (let i = 0; i < 8; i++) {
+      const [a, b] = [random.choice(pool), random.choice(pool)];
+      const make = random.choice([
+        () => a.mul(0.5).add(b.tanh()),
+        () => a.transpose(0, 1).sub(b).mul(0.5),
+        () => a.sub(b.mean(0, true)),
+        () => a.matmul(b).tanh(),
+        () => concat([a.slice(0, 1, 4), b.slice(0, 0, 1)], 0),
+        () => concat([a.slice(1, 0, 2).neg(), a.slice(1, 2, 4)], 1),
+      ]);
+      pool.push(make());
+    }
+    const next = state.map((old) => random.chance(0.2) ? old : random.choice(pool));
+    return { state: next, result: [random.choice(pool), random.choice(pool)] };
+  };
+}
+
+eachDevice("random steps keep old and new state apart", async (backend) => {
+  for (let seed = 0; seed < (backend.name === "cpu" ? 150 : 6); seed++) {
+    try {
+      await expectReplay(
+        backend,
+        randomStep(seed),
+        () => [0, 1, 2, 3].map((i) => random(300 + i, 4, 4)),
+        (call) => random(310 + call, 4, 4),
+        1e-4,
+      );
+    } catch (error) {
+      throw new Error(`step ${seed}: ${(error as Error).message}`);
     }
   }
 });

@@ -202,13 +202,20 @@ class Cpu implements Backend {
         this.#words[word] = (bindings[binding] as CpuBuffer).at;
       }
       const ready = Atomics.load(this.#control, Control.ready) === this.#workers.length;
-      const threads = shared && ready ? this.#workers.length + 1 : 1;
+      // A team that lost a thread no longer meets at its barriers: from then on this thread works alone.
+      const whole = ready && Atomics.load(this.#control, Control.failed) === 0;
+      const threads = shared && whole ? this.#workers.length + 1 : 1;
       if (threads > 1) {
         if (id === 0) id = this.#announce(steps);
         Atomics.store(this.#control, Control.threads, threads);
         this.#command(id);
       }
-      runSteps(steps, this.#kernels, this.#words, this.#control, threads, 0);
+      try {
+        runSteps(steps, this.#kernels, this.#words, this.#control, threads, 0);
+      } catch (error) {
+        if (threads > 1) Atomics.store(this.#control, Control.failed, 1);
+        throw error;
+      }
     };
     const dispose = () => {
       for (const { at, bytes } of owned) this.#heap.free(at, bytes);

@@ -33,6 +33,7 @@ export const Control = {
   arrived: 3,
   generation: 4,
   ready: 5,
+  /** Not zero once a thread has failed. */
   failed: 6,
   words: 16,
 } as const;
