@@ -46,7 +46,7 @@ const gemm = (name: string, m: number, k: number, n: number): JaxWorkload => ({
   name,
   shape: `${m}x${k}x${n}`,
   inputs: [[m, k], [k, n]],
-  fn: ({ numpy }, [a, b]) => numpy.matmul(a, b),
+  fn: ({ numpy }, [a, b]) => numpy.matmul(a!, b!),
 });
 
 // Its images have their channels first.
@@ -54,7 +54,7 @@ const convolution = (n: number, size: number, c: number): JaxWorkload => ({
   name: "conv3x3-forward",
   shape: `${n}x${size}x${size}x${c}->${c}`,
   inputs: [[n, c, size, size], [c, c, 3, 3]],
-  fn: ({ lax }, [x, w]) => lax.conv(x, w, [1, 1], "SAME"),
+  fn: ({ lax }, [x, w]) => lax.conv(x!, w!, [1, 1], "SAME"),
 });
 
 const attentionInput = [4, 1024, 8, 40];
@@ -70,7 +70,7 @@ const jaxWorkloads: readonly JaxWorkload[] = [
     name: "attention",
     shape: "4x8x1024x40",
     inputs: [attentionInput, attentionInput, attentionInput],
-    fn: ({ nn }, [q, k, v]) => nn.dotProductAttention(q, k, v),
+    fn: ({ nn }, [q, k, v]) => nn.dotProductAttention(q!, k!, v!),
   },
 ];
 

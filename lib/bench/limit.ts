@@ -153,7 +153,7 @@ async function gpuLimit(backend: Backend, options: MeasureOptions): Promise<Limi
     expr,
   }], [external, external]);
   const buffers = [backend.allocate(external.bytes), backend.allocate(external.bytes)];
-  backend.write(buffers[0], new Uint8Array(new Float32Array(ELEMENTS).fill(0.5).buffer));
+  backend.write(buffers[0]!, new Uint8Array(new Float32Array(ELEMENTS).fill(0.5).buffer));
   try {
     const { best } = await measure(() => {
       program.run(buffers);

@@ -58,6 +58,6 @@ export async function measure(
   while (times.length < FEWEST || performance.now() < end) times.push(await sample(calls));
   times.sort((a, b) => a - b);
   const middle = times.length >> 1;
-  const median = times.length % 2 ? times[middle] : (times[middle - 1] + times[middle]) / 2;
-  return { best: times[0], median, samples: times.length };
+  const median = times.length % 2 ? times[middle]! : (times[middle - 1]! + times[middle]!) / 2;
+  return { best: times[0]!, median, samples: times.length };
 }

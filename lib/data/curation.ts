@@ -66,11 +66,11 @@ export function absoluteWinners(comparisons: Comparisons, reading: Reading = "co
   const ties = new Int32Array(images.length);
   for (let row = 0; row < label0.length; row++) {
     if (label0[row] === 0.5) {
-      ties[image0[row]]++;
-      ties[image1[row]]++;
+      ties[image0[row]!]!++;
+      ties[image1[row]!]!++;
     } else {
-      wins[label0[row] === 1 ? image0[row] : image1[row]]++;
-      losses[label0[row] === 1 ? image1[row] : image0[row]]++;
+      wins[label0[row] === 1 ? image0[row]! : image1[row]!]!++;
+      losses[label0[row] === 1 ? image1[row]! : image0[row]!]!++;
     }
   }
   const rule = RULES[reading];
@@ -118,14 +118,14 @@ export function chainSets(
 ): ChainSets {
   const { reading = "code", opponent = "latest" } = options;
   const chosen = beatenRows(comparisons, opponent);
-  const beaten = (image: number) => chosen[image] < 0 ? -1 : loserOf(comparisons, chosen[image]);
+  const beaten = (image: number) => chosen[image]! < 0 ? -1 : loserOf(comparisons, chosen[image]!);
   const xy = filteredPairs(comparisons, { reading, opponent });
   const x: number[] = [], y: number[] = [], z: number[] = [];
   xy.winner.forEach((image, i) => {
-    const third = beaten(xy.loser[i]);
+    const third = beaten(xy.loser[i]!);
     if (third < 0) return;
     x.push(image);
-    y.push(xy.loser[i]);
+    y.push(xy.loser[i]!);
     z.push(third);
   });
   const joined = (winner: number[]): PreferencePairs => ({
@@ -150,8 +150,8 @@ function beatenRows(comparisons: Comparisons, opponent: "first" | "latest"): Int
   const { images, createdAt } = comparisons;
   const rows = new Int32Array(images.length).fill(-1);
   forEachDecided(comparisons, (row, won) => {
-    const known = rows[won];
-    if (known < 0 || opponent === "latest" && createdAt[row] >= createdAt[known]) rows[won] = row;
+    const known = rows[won]!;
+    if (known < 0 || opponent === "latest" && createdAt[row]! >= createdAt[known]!) rows[won] = row;
   });
   return rows;
 }
@@ -162,11 +162,11 @@ function forEachDecided(
 ) {
   const { image0, image1, label0 } = comparisons;
   for (let row = 0; row < label0.length; row++) {
-    if (label0[row] === 1) visit(row, image0[row], image1[row]);
-    else if (label0[row] === 0) visit(row, image1[row], image0[row]);
+    if (label0[row] === 1) visit(row, image0[row]!, image1[row]!);
+    else if (label0[row] === 0) visit(row, image1[row]!, image0[row]!);
   }
 }
 
 function loserOf({ image0, image1, label0 }: Comparisons, row: number): number {
-  return label0[row] === 1 ? image1[row] : image0[row];
+  return label0[row] === 1 ? image1[row]! : image0[row]!;
 }

@@ -339,7 +339,7 @@ export async function readComparisons(path: string): Promise<Comparisons> {
     for await (const { firstRow, table } of file.batches(columns)) {
       const [caption, uid0, uid1, label, created, labelled] = columns.map((column) =>
         table.getChild(column)!
-      );
+      ) as Vectors<typeof columns>;
       const toTime = timesOf(created, name);
       for (let i = 0; i < table.numRows; i++) {
         if (labelled.get(i) === false) continue;
@@ -364,6 +364,9 @@ export async function readComparisons(path: string): Promise<Comparisons> {
   }
   return builder.build();
 }
+
+/** The columns of a batch, as many as there are names. */
+type Vectors<T extends readonly string[]> = { -readonly [K in keyof T]: arrow.Vector };
 
 /** Reads a timestamp column of any unit in milliseconds. */
 function timesOf(vector: arrow.Vector, path: string): (row: number) => number {
@@ -405,7 +408,9 @@ export async function* readImages(
     await using file = await PreferenceFile.open(name);
     const columns = ["image_0_uid", "image_1_uid", "jpg_0", "jpg_1"] as const;
     for await (const { firstRow, table } of file.batches(columns)) {
-      const [uid0, uid1, jpg0, jpg1] = columns.map((column) => table.getChild(column)!);
+      const [uid0, uid1, jpg0, jpg1] = columns.map((column) => table.getChild(column)!) as Vectors<
+        typeof columns
+      >;
       for (let i = 0; i < table.numRows; i++) {
         for (const [side, uids, images] of [[0, uid0, jpg0], [1, uid1, jpg1]] as const) {
           const uid: string = uids.get(i);

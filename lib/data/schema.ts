@@ -98,8 +98,8 @@ function vectorOf(kind: Kind, values: readonly PreferenceRow[PreferenceColumn][]
 
 function binaryVector(values: readonly Uint8Array[]): arrow.Vector {
   const valueOffsets = new Int32Array(values.length + 1);
-  values.forEach((bytes, i) => valueOffsets[i + 1] = valueOffsets[i] + bytes.length);
-  const data = new Uint8Array(valueOffsets[values.length]);
+  values.forEach((bytes, i) => valueOffsets[i + 1] = valueOffsets[i]! + bytes.length);
+  const data = new Uint8Array(valueOffsets[values.length]!);
   values.forEach((bytes, i) => data.set(bytes, valueOffsets[i]));
   return arrow.makeVector(arrow.makeData({
     type: new arrow.Binary(),

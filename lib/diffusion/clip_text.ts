@@ -67,7 +67,7 @@ export function clipText(
   config: ClipTextConfig,
   { ids, eos }: TextInputs,
 ): TextFeatures {
-  const [n, length] = ids.shape;
+  const [n, length] = ids.shape as [number, number];
   if (length > config.max_position_embeddings) {
     throw new RangeError(
       `a prompt of ${length} tokens does not fit a text model of ` +

@@ -37,7 +37,7 @@ export interface VisionFeatures {
  * @throws {RangeError} When the images have another size.
  */
 export function clipVision(w: Weights, config: ClipVisionConfig, pixels: Tensor): VisionFeatures {
-  const [n, height, width] = pixels.shape;
+  const [n, height, width] = pixels.shape as [number, number, number];
   const size = config.image_size;
   if (height !== size || width !== size) {
     throw new RangeError(

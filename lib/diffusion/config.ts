@@ -14,7 +14,7 @@ export type PerBlock = number | readonly number[];
 
 /** The value of block `index`. */
 export function ofBlock(value: PerBlock, index: number): number {
-  return typeof value === "number" ? value : value[index];
+  return typeof value === "number" ? value : value[index]!;
 }
 
 /** `UNet2DConditionModel`. */

@@ -41,7 +41,7 @@ export function velocity(
 function signalAndNoise(schedule: NoiseSchedule, timesteps: Tensor, rank: number) {
   const table = (f: (abar: number) => number) =>
     tensor(Float32Array.from(schedule.alphasCumprod, f), [schedule.trainTimesteps]);
-  const shape = [timesteps.shape[0], ...new Array<number>(rank - 1).fill(1)];
+  const shape = [timesteps.shape[0]!, ...new Array<number>(rank - 1).fill(1)];
   return {
     signal: take(table((abar) => Math.sqrt(abar)), timesteps).reshape(shape),
     noise: take(table((abar) => Math.sqrt(1 - abar)), timesteps).reshape(shape),

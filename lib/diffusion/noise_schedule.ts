@@ -63,7 +63,7 @@ export class NoiseSchedule {
     this.timestepSpacing = choice(json, "timestep_spacing", source);
     this.varianceType = choice(json, "variance_type", source);
     this.stepsOffset = number(json, "steps_offset", 0, source);
-    this.finalAlphaCumprod = json.set_alpha_to_one === false ? this.alphasCumprod[0] : 1;
+    this.finalAlphaCumprod = json.set_alpha_to_one === false ? this.alphasCumprod[0]! : 1;
     this.clipRange = json.clip_sample === true
       ? number(json, "clip_sample_range", 1, source)
       : Infinity;
@@ -87,7 +87,7 @@ export class NoiseSchedule {
 
   /** `abar_t`; timesteps before the first are noise-free. */
   alphaCumprod(t: number): number {
-    return t < 0 ? 1 : this.alphasCumprod[t];
+    return t < 0 ? 1 : this.alphasCumprod[t]!;
   }
 
   /**

@@ -130,16 +130,17 @@ export class Pipeline {
     const towers = this.textEncoders.map((encoder) => encoder.weights);
     const encoded = await this.#run(`text ${prompts.length}`, towers, inputs, (given) => {
       const features = this.textEncoders.map(({ weights, config }, i) =>
-        clipText(weights, config, { ids: given[`ids${i}`], eos: given[`eos${i}`] })
+        clipText(weights, config, { ids: given[`ids${i}`]!, eos: given[`eos${i}`]! })
       );
-      if (features.length === 1) return { context: features[0].hidden };
+      if (features.length === 1) return { context: features[0]!.hidden };
       return {
         context: concat(features.map((f) => f.hiddenStates.at(-2)!), 2),
-        textEmbeds: features[1].projected!,
+        textEmbeds: features[1]!.projected!,
       };
     });
     for (const t of Object.values(inputs)) t.dispose();
-    const { context, textEmbeds } = encoded;
+    const { textEmbeds } = encoded;
+    const context = encoded.context!;
     if (!textEmbeds) return { context };
     const [height, width] = size;
     const ids = prompts.flatMap(() => [height, width, 0, 0, height, width]);
@@ -156,7 +157,7 @@ export class Pipeline {
     const [count, height, width] = [
       latents.shape[0],
       ...latents.shape.slice(1, 3).map((n) => n * factor),
-    ];
+    ] as [number, number, number];
     const together = Math.max(1, Math.floor(DECODE_PIXELS / (height * width)));
     const data = new Uint8Array(count * height * width * 3);
     if (together >= count) {
@@ -177,13 +178,13 @@ export class Pipeline {
       [weights],
       { latents },
       (given) => ({
-        images: vaeDecode(weights, config, unscaleLatents(config, given.latents))
+        images: vaeDecode(weights, config, unscaleLatents(config, given.latents!))
           .mul(127.5).add(127.5),
       }),
     );
     // A clamped array rounds and saturates as it is filled.
-    const bytes = Uint8ClampedArray.from(await images.data());
-    images.dispose();
+    const bytes = Uint8ClampedArray.from(await images!.data());
+    images!.dispose();
     return bytes;
   }
 
@@ -245,7 +246,7 @@ export async function generate(
     );
   }
   const latentShape = [height / factor, width / factor, channels];
-  const latentSize = latentShape[0] * latentShape[1] * channels;
+  const latentSize = latentShape[0]! * latentShape[1]! * channels;
   if (options.noise && options.noise.length !== prompts.length * latentSize) {
     throw new RangeError(
       `the starting noise has ${options.noise.length} numbers; ${prompts.length} images of ` +
@@ -272,7 +273,7 @@ export async function generate(
     );
     const noise = new Float32Array(batch * latentSize);
     rows.forEach((row, j) => noise.set(noiseOf(row), j * latentSize));
-    const conditional = await pipeline.encodePrompts(rows.map((r) => prompts[r]), size, overlong);
+    const conditional = await pipeline.encodePrompts(rows.map((r) => prompts[r]!), size, overlong);
     using latents = await pipeline.sampler.sample(
       { data: noise, shape: [batch, ...latentShape] },
       conditional,
@@ -460,8 +461,8 @@ function defaultIndex({ textEncoders, schedule }: PipelineParts): Json {
   return {
     _class_name: two ? "StableDiffusionXLPipeline" : "StableDiffusionPipeline",
     scheduler: ["diffusers", scheduler],
-    text_encoder: ["transformers", textClass(textEncoders[0].config)],
-    ...two && { text_encoder_2: ["transformers", textClass(textEncoders[1].config)] },
+    text_encoder: ["transformers", textClass(textEncoders[0]!.config)],
+    ...two && { text_encoder_2: ["transformers", textClass(textEncoders[1]!.config)] },
     tokenizer: ["transformers", "CLIPTokenizer"],
     ...two && { tokenizer_2: ["transformers", "CLIPTokenizer"] },
     unet: ["diffusers", "UNet2DConditionModel"],

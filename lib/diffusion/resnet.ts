@@ -31,7 +31,7 @@ export function resnetBlock(
   let h = conv(w.at("conv1"), silu(groupNorm(w.at("norm1"), x, norm)), { padding: 1 });
   if (temb) {
     const shift = linear(w.at("time_emb_proj"), temb);
-    h = h.add(shift.reshape([shift.shape[0], 1, 1, shift.shape[1]]));
+    h = h.add(shift.reshape([shift.shape[0]!, 1, 1, shift.shape[1]!]));
   }
   h = conv(w.at("conv2"), silu(groupNorm(w.at("norm2"), h, norm)), { padding: 1 });
   const shortcut = w.has("conv_shortcut.weight") ? conv(w.at("conv_shortcut"), x) : x;
@@ -77,7 +77,7 @@ export function downsample(w: Weights, x: Tensor, padding: number): Tensor {
  * joined with had an odd size.
  */
 export function upsample(w: Weights, x: Tensor, size?: readonly [number, number]): Tensor {
-  const [n, height, width, channels] = x.shape;
+  const [n, height, width, channels] = x.shape as [number, number, number, number];
   let big = x.reshape([n, height, 1, width, 1, channels])
     .expand([n, height, 2, width, 2, channels])
     .reshape([n, 2 * height, 2 * width, channels]);

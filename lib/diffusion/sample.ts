@@ -146,22 +146,24 @@ export class Sampler {
     lora: LoraAdapter | undefined,
   ) {
     const layout = [...lora?.layers ?? []].map(([path, { down }]) => `${path}:${down.shape}`);
-    const key = JSON.stringify([guided, shape, conditions.context.shape, lora?.scale, layout]);
+    const key = JSON.stringify([guided, shape, conditions.context!.shape, lora?.scale, layout]);
     const found = this.#steps.get(key);
     if (found) return found;
     const made = jit(({ latents }: StepState, args: StepArguments) => {
       const overlay = lora && { scale: lora.scale, layers: new Map(Object.entries(args.lora)) };
       const w = this.weights.withLora(overlay);
-      const { context, textEmbeds, timeIds } = args.conditions;
-      const batch = context.shape[0];
+      const { textEmbeds, timeIds } = args.conditions;
+      const context = args.conditions.context!;
+      const batch = context.shape[0]!;
       const output = unet(w, this.config, {
         sample: guided ? concat([latents, latents], 0) : latents,
         timestep: args.timestep.expand([batch]),
         context,
-        added: textEmbeds && { textEmbeds, timeIds },
+        added: textEmbeds && { textEmbeds, timeIds: timeIds! },
       });
-      const [unconditional, conditional] = guided ? output.split(0, 2) : [output, output];
-      const predicted = guided ? guide(unconditional, conditional, args.guidanceScale) : output;
+      const predicted = guided
+        ? guide(...output.split(0, 2) as [Tensor, Tensor], args.guidanceScale)
+        : output;
       const next = applyStep(args.weights, latents, predicted, this.schedule.clipRange);
       return { state: { latents: next }, result: {} };
     });
@@ -173,7 +175,7 @@ export class Sampler {
 /** Conditions one below the other along the batch, as a record of tensors. */
 function joined(parts: readonly Conditions[]): { [key: string]: Tensor } {
   const context = concat(parts.map((p) => p.context), 0);
-  if (!parts[0].added) return { context };
+  if (!parts[0]!.added) return { context };
   return {
     context,
     textEmbeds: concat(parts.map((p) => p.added!.textEmbeds), 0),

@@ -153,7 +153,7 @@ export class ClipTokenizer {
   /** Merges a word's symbols, the pair that training found first each time. */
   #merge(word: string): string[] {
     if (word === "<|startoftext|>" || word === "<|endoftext|>") return [word];
-    let symbols = Array.from(new TextEncoder().encode(word), (byte) => this.#bytes[byte]);
+    let symbols = Array.from(new TextEncoder().encode(word), (byte) => this.#bytes[byte]!);
     symbols[symbols.length - 1] += WORD_END;
     for (;;) {
       let best = Infinity;
@@ -165,9 +165,9 @@ export class ClipTokenizer {
       for (let i = 0; i < symbols.length; i++) {
         const pair = `${symbols[i]} ${symbols[i + 1]}`;
         if (i + 1 < symbols.length && this.#ranks.get(pair) === best) {
-          merged.push(symbols[i] + symbols[++i]);
+          merged.push(symbols[i]! + symbols[++i]!);
         } else {
-          merged.push(symbols[i]);
+          merged.push(symbols[i]!);
         }
       }
       symbols = merged;

@@ -36,7 +36,7 @@ export function transformer2d(
   context: Tensor,
   { heads, depth, groups, linearProjection }: TransformerOptions,
 ): Tensor {
-  const [n, height, width, channels] = x.shape;
+  const [n, height, width, channels] = x.shape as [number, number, number, number];
   const tokens = [n, height * width, channels];
   // diffusers gives this norm its own epsilon, whatever the model's.
   let y = groupNorm(w.at("norm"), x, { groups, eps: 1e-6 });
@@ -77,7 +77,7 @@ export function projectedAttention(w: Weights, x: Tensor, context: Tensor, heads
 /** GEGLU: `net.2(a gelu(b))`, where `net.0.proj` gives a and b one above the other. */
 function feedForward(w: Weights, x: Tensor): Tensor {
   const proj = w.at("net.0.proj");
-  const inner = proj.get("weight").shape[0] / 2;
+  const inner = proj.get("weight").shape[0]! / 2;
   const value = linear(proj, x, [0, inner]);
   const gate = linear(proj, x, [inner, 2 * inner]);
   return linear(w.at("net.2"), value.mul(gelu(gate)));

@@ -83,13 +83,13 @@ function layout(config: UNetConfig): { down: Block[]; mid: Block; up: Block[] } 
   const depthOf = (block: number) => ofBlock(config.transformer_layers_per_block, block);
 
   const down = config.down_block_types.map((type, i): Block => {
-    const inputs = channels[Math.max(i - 1, 0)];
+    const inputs = channels[Math.max(i - 1, 0)]!, outputs = channels[i]!;
     const layers = ofBlock(config.layers_per_block, i);
     return {
       name: `down_blocks.${i}`,
       layers: Array.from(
         { length: layers },
-        (_, j) => [j === 0 ? inputs : channels[i], channels[i]],
+        (_, j) => [j === 0 ? inputs : outputs, outputs],
       ),
       transformer: type === "CrossAttnDownBlock2D" ? transformer(i, depthOf(i)) : undefined,
       contextWidth: ofBlock(config.cross_attention_dim, i),
@@ -100,7 +100,7 @@ function layout(config: UNetConfig): { down: Block[]; mid: Block; up: Block[] } 
   const last = count - 1;
   const mid: Block = {
     name: "mid_block",
-    layers: [[channels[last], channels[last]], [channels[last], channels[last]]],
+    layers: [[channels[last]!, channels[last]!], [channels[last]!, channels[last]!]],
     transformer: transformer(last, depthOf(last)),
     contextWidth: ofBlock(config.cross_attention_dim, last),
     resample: false,
@@ -108,9 +108,9 @@ function layout(config: UNetConfig): { down: Block[]; mid: Block; up: Block[] } 
 
   const up = config.up_block_types.map((type, i): Block => {
     const block = last - i;
-    const outputs = channels[block];
-    const previous = channels[Math.min(block + 1, last)];
-    const skip = channels[Math.max(block - 1, 0)];
+    const outputs = channels[block]!;
+    const previous = channels[Math.min(block + 1, last)]!;
+    const skip = channels[Math.max(block - 1, 0)]!;
     const layers = ofBlock(config.layers_per_block, block) + 1;
     const depth = config.reverse_transformer_layers_per_block?.[i] ?? depthOf(block);
     return {
@@ -150,7 +150,7 @@ export function unet(w: Weights, config: UNetConfig, inputs: UNetInputs): Tensor
       }
     }
     if (block.resample) {
-      const [, height, width] = skips.at(-1)!.shape;
+      const [, height, width] = skips.at(-1)!.shape as [number, number, number];
       x = upsample(blockW.at("upsamplers.0"), x, [height, width]);
     }
   }
@@ -213,7 +213,7 @@ function timeEmbedding(
   const mlp = (part: Weights, x: Tensor) =>
     linear(part.at("linear_2"), silu(linear(part.at("linear_1"), x)));
 
-  const time = timestepEmbedding(timestep, config.block_out_channels[0], sinusoid);
+  const time = timestepEmbedding(timestep, config.block_out_channels[0]!, sinusoid);
   let temb = mlp(w.at("time_embedding"), time);
   if (config.addition_embed_type === "text_time") {
     if (!added) {
@@ -223,7 +223,7 @@ function timeEmbedding(
     }
     const width = config.addition_time_embed_dim!;
     const ids = timestepEmbedding(added.timeIds.reshape([-1]), width, sinusoid)
-      .reshape([added.timeIds.shape[0], -1]);
+      .reshape([added.timeIds.shape[0]!, -1]);
     temb = temb.add(mlp(w.at("add_embedding"), concat([added.textEmbeds, ids], 1)));
   }
   return silu(temb);
@@ -232,7 +232,7 @@ function timeEmbedding(
 /** Every parameter of a U-Net, in the order in which data meet them. */
 export function unetParameters(config: UNetConfig): Parameter[] {
   const { down, mid, up } = layout(config);
-  const first = config.block_out_channels[0];
+  const first = config.block_out_channels[0]!;
   const temb = 4 * first;
   const embedder = (name: string, inputs: number) => [
     ...linearParameters(`${name}.linear_1`, inputs, temb),

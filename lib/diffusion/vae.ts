@@ -47,7 +47,7 @@ export function vaeEncode(w: Weights, config: VaeConfig, images: Tensor): Latent
   x = silu(groupNorm(encoder.at("conv_norm_out"), x, norm));
   x = conv(encoder.at("conv_out"), x, { padding: 1 });
   if (config.use_quant_conv) x = conv(w.at("quant_conv"), x);
-  const [mean, logvar] = x.split(3, 2);
+  const [mean, logvar] = x.split(3, 2) as [Tensor, Tensor];
   return { mean, logvar: logvar.maximum(-30).minimum(20) };
 }
 
@@ -92,7 +92,7 @@ function midBlock(w: Weights, config: VaeConfig, input: Tensor): Tensor {
   let x = resnetBlock(w.at("resnets.0"), input, undefined, norm);
   if (config.mid_block_add_attention) {
     const attn = w.at("attentions.0");
-    const [n, height, width, channels] = x.shape;
+    const [n, height, width, channels] = x.shape as [number, number, number, number];
     const tokens = groupNorm(attn.at("group_norm"), x, norm)
       .reshape([n, height * width, channels]);
     x = projectedAttention(attn, tokens, tokens, 1).reshape(x.shape).add(x);
@@ -112,7 +112,7 @@ function blocks(name: string, channels: readonly number[], layers: number): Bloc
   return channels.map((outputs, i) => ({
     name: `${name}.${i}`,
     layers: Array.from({ length: layers }, (_, j) => [
-      j === 0 ? channels[Math.max(i - 1, 0)] : outputs,
+      j === 0 ? channels[Math.max(i - 1, 0)]! : outputs,
       outputs,
     ]),
     resample: i < channels.length - 1,
@@ -126,7 +126,7 @@ const decoderBlocks = (config: VaeConfig) =>
 
 /** Every parameter of a VAE. */
 export function vaeParameters(config: VaeConfig): Parameter[] {
-  const first = config.block_out_channels[0];
+  const first = config.block_out_channels[0]!;
   const last = config.block_out_channels.at(-1)!;
   const latent = config.latent_channels;
   const half = (side: string, list: Block[], sampler: string) =>

@@ -42,14 +42,14 @@ export function compare(
   b: MethodScores,
   options: BootstrapOptions = {},
 ): Comparison {
-  const tables = [a.scores, b.scores];
+  const tables = [a.scores, b.scores] as const;
   try {
     return {
       method: a.method,
       against: b.method,
       winRate: bootstrap(tables, ([x, y]) => winRate(x, y), options),
       meanDifference: bootstrap(tables, ([x, y]) => mean(x) - mean(y), options),
-      prompts: a.scores[0].length,
+      prompts: a.scores[0]!.length,
       seeds: Math.max(a.scores.length, b.scores.length),
     };
   } catch (cause) {

@@ -81,7 +81,7 @@ export function clipScorer(
           pixels.set(clipPixels(await resize(image, size, side)), i * side * side * 3);
         }
         const { ids, count, length } = tokenizer.encodeBatch(
-          rows.map((r) => prompts[r]),
+          rows.map((r) => prompts[r]!),
           "truncate",
         );
         const { cosine } = await step({}, {
@@ -104,7 +104,7 @@ export function clipScorer(
 
 /** RGB bytes as CLIP sees them: `(x / 255 - mean) / std` per channel. */
 export function clipPixels(bytes: Uint8Array): Float32Array {
-  return Float32Array.from(bytes, (x, i) => (x / 255 - CLIP_MEAN[i % 3]) / CLIP_STD[i % 3]);
+  return Float32Array.from(bytes, (x, i) => (x / 255 - CLIP_MEAN[i % 3]!) / CLIP_STD[i % 3]!);
 }
 
 /** Bicubic with antialiasing, as CLIP's image processor does it. */

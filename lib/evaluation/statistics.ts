@@ -37,7 +37,7 @@ const RESAMPLE_STREAM = stream("evaluation.bootstrap");
 /** The arithmetic mean. */
 export function mean(values: ArrayLike<number>): number {
   let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += values[i];
+  for (let i = 0; i < values.length; i++) sum += values[i]!;
   return sum / checkedLength(values);
 }
 
@@ -57,14 +57,14 @@ export function quantile(values: ArrayLike<number>, p: number): number {
   const sorted = Float64Array.from(values).sort();
   const rank = p * last, below = Math.floor(rank);
   const above = Math.min(below + 1, last);
-  return sorted[below] + (rank - below) * (sorted[above] - sorted[below]);
+  return sorted[below]! + (rank - below) * (sorted[above]! - sorted[below]!);
 }
 
 /** The sample standard deviation (denominator n - 1); 0 for one value. */
 export function standardDeviation(values: ArrayLike<number>): number {
   const n = checkedLength(values), centre = mean(values);
   let sum = 0;
-  for (let i = 0; i < n; i++) sum += (values[i] - centre) ** 2;
+  for (let i = 0; i < n; i++) sum += (values[i]! - centre) ** 2;
   return n === 1 ? 0 : Math.sqrt(sum / (n - 1));
 }
 
@@ -80,7 +80,7 @@ export function winRate(a: ArrayLike<number>, b: ArrayLike<number>): number {
     );
   }
   let wins = 0;
-  for (let i = 0; i < a.length; i++) wins += a[i] > b[i] ? 1 : a[i] === b[i] ? 0.5 : 0;
+  for (let i = 0; i < a.length; i++) wins += a[i]! > b[i]! ? 1 : a[i] === b[i] ? 0.5 : 0;
   return wins / checkedLength(a);
 }
 
@@ -101,19 +101,21 @@ export function winRate(a: ArrayLike<number>, b: ArrayLike<number>): number {
  * bootstrap([ours, theirs], ([a, b]) => winRate(a, b)).estimate; // 2/3
  * ```
  */
-export function bootstrap(
-  tables: readonly ScoreTable[],
-  statistic: (samples: readonly Float64Array[]) => number,
+export function bootstrap<T extends readonly ScoreTable[]>(
+  tables: readonly [...T],
+  statistic: (samples: { readonly [K in keyof T]: Float64Array }) => number,
   options: BootstrapOptions = {},
 ): Interval {
   const { seed = 0, resamples = 2000, level = 0.95 } = options;
   const { seeds, prompts } = sizeOf(tables);
-  const samples = tables.map(() => new Float64Array(seeds * prompts));
+  const samples = tables.map(() => new Float64Array(seeds * prompts)) as {
+    [K in keyof T]: Float64Array;
+  };
   const fill = (rows: ArrayLike<number>, columns: ArrayLike<number>) => {
     tables.forEach((table, t) => {
       for (let i = 0, at = 0; i < seeds; i++) {
-        const row = table[table.length === 1 ? 0 : rows[i]];
-        for (let j = 0; j < prompts; j++) samples[t][at++] = row[columns[j]];
+        const row = table[table.length === 1 ? 0 : rows[i]!]!;
+        for (let j = 0; j < prompts; j++) samples[t]![at++] = row[columns[j]!]!;
       }
     });
     return statistic(samples);

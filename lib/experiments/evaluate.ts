@@ -92,14 +92,14 @@ export class Evaluator implements Disposable {
       const { data, width, height } = images;
       const bytes = width * height * 3;
       for (const name of ["pickscore", "hps"] as const) {
-        scores[name].push(...await this.#scorers[name].score(some, data, width));
+        scores[name]!.push(...await this.#scorers[name].score(some, data, width));
       }
       if (this.#oracle) {
         some.forEach((prompt, i) => {
           const judgement = judge(data.subarray(i * bytes, (i + 1) * bytes), parseCaption(prompt));
-          scores.utility.push(judgement.utility);
-          scores.alignment.push(judgement.alignment);
-          scores.appeal.push(judgement.appeal);
+          scores.utility!.push(judgement.utility);
+          scores.alignment!.push(judgement.alignment);
+          scores.appeal!.push(judgement.appeal);
         });
       }
       if (at === 0 && options.folder) {

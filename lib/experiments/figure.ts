@@ -70,7 +70,7 @@ function boundingBox(this: Element) {
   const sizes = isText ? [textSize(this)] : [...this.querySelectorAll("text")].map(textSize);
   const width = Math.max(0, ...sizes.map((size) => size.width));
   const height = Math.max(0, ...sizes.map((size) => size.height));
-  const y = isText ? -sizes[0].fontSize : 0;
+  const y = isText ? -sizes[0]!.fontSize : 0;
   return { x: 0, y, left: 0, top: y, right: width, bottom: y + height, width, height };
 }
 

@@ -37,7 +37,7 @@ export function markdownTable(table: Table): string {
   const rows = [
     table.columns.map((column) => column.heading),
     table.columns.map((column) => column.decimals === undefined ? "---" : "---:"),
-    ...table.rows.map((row) => row.map((cell, i) => cellText(cell, table.columns[i]))),
+    ...table.rows.map((row) => row.map((cell, i) => cellText(cell, table.columns[i]!))),
   ];
   return rows.map((row) => `| ${row.join(" | ")} |`).join("\n") + "\n";
 }

@@ -48,9 +48,9 @@ export function judgeTrial(
   tuned: PromptScores,
   base: PromptScores,
 ): Trial {
-  const rates = scorers.map((scorer) => 100 * winRate(tuned[scorer], base[scorer]));
+  const rates = scorers.map((scorer) => 100 * winRate(tuned[scorer]!, base[scorer]!));
   const change = Object.fromEntries(
-    scorers.map((scorer) => [scorer, mean(tuned[scorer].map((s, i) => s - base[scorer][i]))]),
+    scorers.map((scorer) => [scorer, mean(tuned[scorer]!.map((s, i) => s - base[scorer]![i]!))]),
   );
   return { method, hyperparameters, winRate: mean(rates), change };
 }

@@ -97,8 +97,8 @@ export function compareMethods(results: Table1Results): Comparison[] {
       if (paired.length === 0) return [];
       const by = (scorer: string) =>
         compare(
-          { method: challenger, scores: paired.map(([ours]) => ours[scorer]) },
-          { method: incumbent, scores: paired.map(([, theirs]) => theirs[scorer]) },
+          { method: challenger, scores: paired.map(([ours]) => ours[scorer]!) },
+          { method: incumbent, scores: paired.map(([, theirs]) => theirs[scorer]!) },
         );
       return [{
         data,
@@ -188,7 +188,7 @@ export function meansTable(results: Table1Results): Table {
   const row = (method: string, data: string, models: readonly PromptScores[]): Cell[] => [
     method,
     data,
-    ...names.map((name) => mean(models.flatMap((scores) => scores[name]))),
+    ...names.map((name) => mean(models.flatMap((scores) => scores[name]!))),
   ];
   return {
     columns: [

@@ -64,7 +64,9 @@ export async function trainingPairs<S extends Selection>(
     return [name, pairs] as const;
   }));
   // The filtered pairs are among the full ones, in the same order: the larger set holds them all.
-  const [largest, ...others] = [...chosen].sort((a, b) => b[1].winner.length - a[1].winner.length);
+  const [largest, ...others] = [...chosen].sort((a, b) =>
+    b[1].winner.length - a[1].winner.length
+  ) as [[S, ImagePairs], ...[S, ImagePairs][]];
   const encoded = await encode(pipeline, path, comparisons, largest[1], onProgress);
   const result = new Map<Selection, PreferencePairs>([[largest[0], encoded]]);
   for (const [name, pairs] of others) {
@@ -88,10 +90,10 @@ function encode(
 ): Promise<PreferencePairs> {
   const { captions, images, imageCaption } = comparisons;
   // Prompts without a pair are not worth encoding.
-  const used = [...new Set(Array.from(pairs.winner, (image) => imageCaption[image]))];
+  const used = [...new Set(Array.from(pairs.winner, (image) => imageCaption[image]!))];
   const promptOf = new Map(used.map((caption, i) => [caption, i]));
   return encodePairs(pipeline, {
-    prompts: used.map((caption) => captions[caption]),
+    prompts: used.map((caption) => captions[caption]!),
     imageCount: images.length,
     images: pictures(
       path,
@@ -101,8 +103,8 @@ function encode(
     ),
     pairs: Array.from(pairs.winner, (winner, i) => ({
       winner,
-      loser: pairs.loser[i],
-      prompt: promptOf.get(imageCaption[winner])!,
+      loser: pairs.loser[i]!,
+      prompt: promptOf.get(imageCaption[winner]!)!,
     })),
     seed: encodingSeed,
     ...(onProgress ? { onProgress } : {}),
@@ -123,7 +125,7 @@ async function* pictures(
 ): AsyncGenerator<NumberedImage> {
   const numbers = new Map<string, number[]>();
   for (const number of wanted) {
-    numbers.set(uids[number], [...numbers.get(uids[number]) ?? [], number]);
+    numbers.set(uids[number]!, [...numbers.get(uids[number]!) ?? [], number]);
   }
   for await (const { uid, bytes, source } of readImages(path, numbers.keys())) {
     const image = await decodeImage(bytes, { resolution, source });
@@ -145,6 +147,6 @@ function subset(pairs: PreferencePairs, positions: readonly number[]): Preferenc
   return {
     ...pairs,
     length: positions.length,
-    read: (indices) => pairs.read(indices.map((i) => positions[i])),
+    read: (indices) => pairs.read(indices.map((i) => positions[i]!)),
   };
 }

@@ -104,7 +104,7 @@ export function curveOf(metrics: readonly StepMetrics[]): CurvePoint[] {
   return starts.map((start) => {
     const part = metrics.slice(start, start + stretch);
     return {
-      step: part[part.length - 1].step,
+      step: part[part.length - 1]!.step,
       loss: mean(part.map((line) => line.loss)),
       logitStd: mean(part.map((line) => line.logitStd ?? 0)),
       accuracy: mean(part.map((line) => line.accuracy ?? 0)),

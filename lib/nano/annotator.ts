@@ -64,11 +64,12 @@ export function annotate(
         step: prompt * annotators + annotator,
       });
       const order = random.shuffle(Array.from(utility, (_, image) => image)).slice(0, shown);
-      let staying = order[0];
+      let staying = order[0]!;
       // The winner also stays on its side: an image is on one side throughout a session.
       let left = random.chance(0.5);
       for (const challenger of order.slice(1)) {
-        const difference = utility[staying] - utility[challenger] + temperature * random.logistic();
+        const difference = utility[staying]! - utility[challenger]! +
+          temperature * random.logistic();
         const tie = Math.abs(difference) < tieThreshold;
         choices.push({
           prompt,

@@ -35,7 +35,7 @@ export function applyDegradation(pixels: Float32Array, kind: Degradation, random
   else if (kind === "wash") wash(pixels, random.uniform(0.25, 0.6), random.uniform(0.4, 0.6));
   else if (kind === "blotches") addBlotches(pixels, random.uniform(0.08, 0.25), random);
   else addCast(pixels, random.uniform(0.15, 0.4), random);
-  for (let i = 0; i < pixels.length; i++) pixels[i] = Math.min(1, Math.max(0, pixels[i]));
+  for (let i = 0; i < pixels.length; i++) pixels[i] = Math.min(1, Math.max(0, pixels[i]!));
 }
 
 /** Gaussian blur; the border is repeated outwards. */
@@ -46,7 +46,7 @@ function blur(pixels: Float32Array, sigma: number) {
     (_, i) => Math.exp(-((i - reach) ** 2) / (2 * sigma * sigma)),
   );
   const total = kernel.reduce((a, b) => a + b);
-  for (let i = 0; i < kernel.length; i++) kernel[i] /= total;
+  for (let i = 0; i < kernel.length; i++) kernel[i]! /= total;
   const rows = new Float32Array(pixels.length);
   convolve(pixels, rows, kernel, 3, IMAGE_SIZE * 3);
   convolve(rows, pixels, kernel, IMAGE_SIZE * 3, 3);
@@ -67,11 +67,11 @@ function convolve(
       const base = lane * across + channel;
       for (let i = 0; i < line.length; i++) {
         const at = Math.min(IMAGE_SIZE - 1, Math.max(0, i - reach));
-        line[i] = from[base + at * step];
+        line[i] = from[base + at * step]!;
       }
       for (let i = 0; i < IMAGE_SIZE; i++) {
         let sum = 0;
-        for (let k = 0; k < kernel.length; k++) sum += kernel[k] * line[i + k];
+        for (let k = 0; k < kernel.length; k++) sum += kernel[k]! * line[i + k]!;
         to[base + i * step] = sum;
       }
     }
@@ -80,7 +80,7 @@ function convolve(
 
 /** Blends towards a grey. */
 function wash(pixels: Float32Array, share: number, grey: number) {
-  for (let i = 0; i < pixels.length; i++) pixels[i] += share * (grey - pixels[i]);
+  for (let i = 0; i < pixels.length; i++) pixels[i]! += share * (grey - pixels[i]!);
 }
 
 const GRID = 12;
@@ -95,10 +95,10 @@ function addBlotches(pixels: Float32Array, amplitude: number, random: Generator)
       const left = Math.min(GRID - 2, Math.floor(x * scale)), right = x * scale - left;
       for (let channel = 0; channel < 3; channel++) {
         const at = (top * GRID + left) * 3 + channel;
-        const upper = grid[at] + right * (grid[at + 3] - grid[at]);
-        const lower = grid[at + GRID * 3] +
-          right * (grid[at + GRID * 3 + 3] - grid[at + GRID * 3]);
-        pixels[(y * IMAGE_SIZE + x) * 3 + channel] += upper + down * (lower - upper);
+        const upper = grid[at]! + right * (grid[at + 3]! - grid[at]!);
+        const lower = grid[at + GRID * 3]! +
+          right * (grid[at + GRID * 3 + 3]! - grid[at + GRID * 3]!);
+        pixels[(y * IMAGE_SIZE + x) * 3 + channel]! += upper + down * (lower - upper);
       }
     }
   }
@@ -108,5 +108,5 @@ function addBlotches(pixels: Float32Array, amplitude: number, random: Generator)
 function addCast(pixels: Float32Array, length: number, random: Generator) {
   const direction = [random.normal(), random.normal(), random.normal()];
   const scale = length / Math.hypot(...direction);
-  for (let i = 0; i < pixels.length; i++) pixels[i] += scale * direction[i % 3];
+  for (let i = 0; i < pixels.length; i++) pixels[i]! += scale * direction[i % 3]!;
 }

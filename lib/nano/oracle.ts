@@ -72,19 +72,19 @@ export function judge(image: Uint8Array, caption: Caption): Judgement {
   const labels = new Uint8Array(PIXELS);
   const appeal = Math.exp(-labelPixels(image, labels) / APPEAL_SCALE);
   const counts = new Int32Array(NAMES.length);
-  for (const label of labels) counts[label]++;
+  for (const label of labels) counts[label]!++;
   const solid = solidPixels(labels);
 
   const objects = objectsOf(caption);
   const found = objects.map((object) => findObject(labels, solid, object.colour));
-  const scores = objects.map((object, i) => scoreObject(found[i], object.shape, object.size));
+  const scores = objects.map((object, i) => scoreObject(found[i]!, object.shape, object.size));
   const mean = (part: "presence" | "shape" | "size") =>
     scores.reduce((sum, score) => sum + score[part], 0) / scores.length;
 
   let extra = 0;
   for (let i = 0; i < PIXELS; i++) {
-    const name = NAMES[labels[i]];
-    if (solid[i] && labels[i] < COLOURS.length && !objects.some(({ colour }) => colour === name)) {
+    const name = NAMES[labels[i]!];
+    if (solid[i] && labels[i]! < COLOURS.length && !objects.some(({ colour }) => colour === name)) {
       extra++;
     }
   }
@@ -96,7 +96,9 @@ export function judge(image: Uint8Array, caption: Caption): Judgement {
     background: NAMES[most] === caption.background ? 1 : 0,
     noExtra: clamp(1 - (extra - 20) / 80),
   };
-  const relation = caption.second ? scoreRelation(found, caption.second.relation) : 0;
+  const relation = caption.second
+    ? scoreRelation(found[0]!, found[1]!, caption.second.relation)
+    : 0;
   const weights = caption.second ? WEIGHTS.two : WEIGHTS.one;
   const alignment = weights.presence * parts.presence + weights.shape * parts.shape +
     weights.size * parts.size + weights.relation * relation +
@@ -113,12 +115,12 @@ export function judge(image: Uint8Array, caption: Caption): Judgement {
 function labelPixels(image: Uint8Array, labels: Uint8Array): number {
   let total = 0;
   for (let i = 0; i < PIXELS; i++) {
-    const red = image[3 * i], green = image[3 * i + 1], blue = image[3 * i + 2];
+    const red = image[3 * i]!, green = image[3 * i + 1]!, blue = image[3 * i + 2]!;
     let nearest = 0, least = Infinity;
     for (let j = 0; j < NAMES.length; j++) {
-      const r = red - PALETTE_BYTES[3 * j];
-      const g = green - PALETTE_BYTES[3 * j + 1];
-      const b = blue - PALETTE_BYTES[3 * j + 2];
+      const r = red - PALETTE_BYTES[3 * j]!;
+      const g = green - PALETTE_BYTES[3 * j + 1]!;
+      const b = blue - PALETTE_BYTES[3 * j + 2]!;
       const distance = r * r + g * g + b * b;
       if (distance < least) {
         least = distance;
@@ -205,13 +207,13 @@ function overlap(found: Found, shape: Shape): number {
     for (let column = left; column < right; column++) {
       if (distance(column + 0.5 - x, row + 0.5 - y, radius) >= 0) continue;
       template++;
-      both += found.mask[row * IMAGE_SIZE + column];
+      both += found.mask[row * IMAGE_SIZE + column]!;
     }
   }
   return both / (found.area + template - both);
 }
 
-function scoreRelation([first, second]: Found[], relation: Relation): number {
+function scoreRelation(first: Found, second: Found, relation: Relation): number {
   if (!isPresent(first) || !isPresent(second)) return 0;
   const across = second.x - first.x, down = second.y - first.y;
   const vertical = relation === "above" || relation === "below";

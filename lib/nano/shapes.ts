@@ -91,9 +91,9 @@ export function paint(
       if (cover <= 0) continue;
       const alpha = cover < 1 ? cover : 1;
       const at = (row * IMAGE_SIZE + column) * 3;
-      pixels[at] += alpha * (red - pixels[at]);
-      pixels[at + 1] += alpha * (green - pixels[at + 1]);
-      pixels[at + 2] += alpha * (blue - pixels[at + 2]);
+      pixels[at]! += alpha * (red - pixels[at]!);
+      pixels[at + 1]! += alpha * (green - pixels[at + 1]!);
+      pixels[at + 2]! += alpha * (blue - pixels[at + 2]!);
     }
   }
 }

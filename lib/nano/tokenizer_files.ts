@@ -32,8 +32,8 @@ export function trainMerges(words: readonly string[]): [string, string][] {
       }
     }
     if (counts.size === 0) return merges;
-    const [[best]] = [...counts].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1));
-    const [left, right] = best.split(" ");
+    const best = [...counts].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))[0]![0];
+    const [left, right] = best.split(" ") as [string, string];
     merges.push([left, right]);
     for (const word of pieces) {
       for (let i = 0; i + 1 < word.length; i++) {

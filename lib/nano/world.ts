@@ -78,7 +78,7 @@ export function placeObjects(caption: Caption, random: Generator): Placement[] {
     const radius = RADIUS[size] * random.uniform(0.92, 1.08);
     const edge = EXTENT[shape] * radius + 0.5;
     const inside = (at: number) => Math.min(Math.max(at, edge), IMAGE_SIZE - edge);
-    const x = vertical ? across[i] : along[i], y = vertical ? along[i] : across[i];
+    const x = vertical ? across[i]! : along[i]!, y = vertical ? along[i]! : across[i]!;
     return { x: inside(x), y: inside(y), radius };
   });
 }
@@ -107,7 +107,7 @@ export function renderScene(
     out[i + 2] = blue;
   }
   objectsOf(caption).forEach(({ shape, colour }, i) => {
-    const { x, y, radius } = placements[i];
+    const { x, y, radius } = placements[i]!;
     paint(out, shape, x, y, radius, PALETTE[colour]);
   });
   return out;
@@ -193,13 +193,13 @@ export function cleanExample(
 /** Values in [0, 1] as bytes, rounded. */
 export function toBytes(pixels: Float32Array): Uint8Array {
   const bytes = new Uint8ClampedArray(pixels.length);
-  for (let i = 0; i < pixels.length; i++) bytes[i] = pixels[i] * 255;
+  for (let i = 0; i < pixels.length; i++) bytes[i] = pixels[i]! * 255;
   return new Uint8Array(bytes.buffer);
 }
 
 /** Bytes as values in [0, 1]. */
 export function fromBytes(bytes: Uint8Array): Float32Array {
   const pixels = new Float32Array(bytes.length);
-  for (let i = 0; i < bytes.length; i++) pixels[i] = bytes[i] / 255;
+  for (let i = 0; i < bytes.length; i++) pixels[i] = bytes[i]! / 255;
   return pixels;
 }

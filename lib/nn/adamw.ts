@@ -81,7 +81,9 @@ export function adamwUpdate(
   rate: Tensor,
   { eps, weightDecay }: AdamWOptions,
 ): Tensor {
-  const [learningRate, correction1, correction2] = [0, 1, 2].map((i) => rate.slice(0, i, i + 1));
+  const [learningRate, correction1, correction2] = [0, 1, 2].map((i) =>
+    rate.slice(0, i, i + 1)
+  ) as [Tensor, Tensor, Tensor];
   const denominator = square.div(correction2).sqrt().add(eps);
   const step = mean.mul(learningRate.div(correction1)).div(denominator);
   const kept = learningRate.mul(-weightDecay).add(1);

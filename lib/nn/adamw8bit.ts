@@ -47,7 +47,7 @@ export function dynamicMap(signed: boolean): Float32Array {
 
 /** Where one code ends and the next begins; the last never does. */
 function boundaries(map: Float32Array): Float32Array {
-  return map.map((value, i) => i < 255 ? (value + map[i + 1]) / 2 : 2);
+  return map.map((value, i) => i < 255 ? (value + map[i + 1]!) / 2 : 2);
 }
 
 /**
@@ -140,5 +140,5 @@ function narrow(values: Tensor, map: Float32Array): { codes: Tensor; scale: Tens
     const above: Tensor = probe.lt(normalised).cast("i32").mul(stride);
     codes = codes ? codes.add(above) : above;
   }
-  return { codes: codes!, scale: scale.reshape([values.shape[0]]) };
+  return { codes: codes!, scale: scale.reshape([values.shape[0]!]) };
 }

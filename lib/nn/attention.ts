@@ -22,9 +22,9 @@ export function multiHeadAttention(
   heads: number,
   mask?: Tensor,
 ): Tensor {
-  const [n, length, channels] = q.shape;
+  const [n, length, channels] = q.shape as [number, number, number];
   const split = (x: Tensor) =>
-    x.reshape([n, x.shape[1], heads, channels / heads]).permute([0, 2, 1, 3]);
+    x.reshape([n, x.shape[1]!, heads, channels / heads]).permute([0, 2, 1, 3]);
   const mixed = attention(split(q), split(k), split(v), mask ? { mask } : {});
   return mixed.permute([0, 2, 1, 3]).reshape([n, length, channels]);
 }

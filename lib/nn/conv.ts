@@ -29,12 +29,12 @@ export function conv(w: Weights, x: Tensor, options: ConvOptions = {}): Tensor {
 
 /** A 1x1 kernel that visits every pixel is a matrix product over the channels. */
 function convolve(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
-  const [kh, kw, cin, cout] = weight.shape;
+  const [kh, kw, cin, cout] = weight.shape as [number, number, number, number];
   const { stride = 1, padding = 0 } = options;
   if (kh !== 1 || kw !== 1 || stride !== 1 || padding !== 0) {
     return conv2d(x, weight, { stride, padding });
   }
-  const [n, height, width] = x.shape;
+  const [n, height, width] = x.shape as [number, number, number];
   return x.reshape([-1, cin]).matmul(weight.reshape([cin, cout]))
     .reshape([n, height, width, cout]);
 }

@@ -128,7 +128,7 @@ export function checkParameters(weights: Weights, parameters: readonly Parameter
   const missing = parameters.filter(({ name }) => !weights.has(name));
   if (missing.length > 0) {
     try {
-      weights.get(missing[0].name);
+      weights.get(missing[0]!.name);
     } catch (error) {
       const others = missing.length - 1;
       if (others > 0) {

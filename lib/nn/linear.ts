@@ -27,5 +27,5 @@ export function linear(w: Weights, x: Tensor, rows?: readonly [number, number]):
     const low = flat.matmul(lora.down.transpose(0, 1)).mul(lora.scale);
     y = y.add(low.matmul(part(lora.up).transpose(0, 1)));
   }
-  return x.rank === 2 ? y : y.reshape([...lead, weight.shape[0]]);
+  return x.rank === 2 ? y : y.reshape([...lead, weight.shape[0]!]);
 }

@@ -65,9 +65,9 @@ export function loraShapes(base: Weights, rank: number, targets: LoraTargets): L
 
 /** The two halves for a base weight in the in-memory layout; none for norms and embeddings. */
 function layerShapes(weight: Shape, rank: number): { down: Shape; up: Shape } | undefined {
-  if (weight.length === 2) return { down: [rank, weight[1]], up: [weight[0], rank] };
+  if (weight.length === 2) return { down: [rank, weight[1]!], up: [weight[0]!, rank] };
   if (weight.length !== 4) return undefined;
-  const [kh, kw, inputs, outputs] = weight;
+  const [kh, kw, inputs, outputs] = weight as [number, number, number, number];
   return { down: [kh, kw, inputs, rank], up: [1, 1, rank, outputs] };
 }
 
@@ -81,7 +81,7 @@ function layerShapes(weight: Shape, rank: number): { down: Shape; up: Shape } | 
 export function initLora(shapes: LoraShapes, seed: number): Map<string, Float32Array> {
   const arrays = new Map<string, Float32Array>();
   for (const [path, { down, up }] of shapes) {
-    const std = down.length === 2 ? 1 / down[0] : 1 / Math.sqrt(down[0] * down[1] * down[2]);
+    const std = down.length === 2 ? 1 / down[0]! : 1 / Math.sqrt(down[0]! * down[1]! * down[2]!);
     const values = randomNormal({ seed, stream: stream(`lora.${path}`), step: 0 }, down);
     arrays.set(`${path}.down`, values.map((x) => x * std));
     arrays.set(`${path}.up`, new Float32Array(up.reduce((a, b) => a * b, 1)));
@@ -154,7 +154,7 @@ export async function saveLora(path: string, lora: LoraAdapter): Promise<void> {
   const entries = new Map<string, SafetensorsTensor>();
   for (const [module, { down, up }] of lora.layers) {
     for (const [name, half] of [[downName, down], [upName, up]] as const) {
-      const shape = half.rank === 4 ? [3, 2, 0, 1].map((axis) => half.shape[axis]) : half.shape;
+      const shape = half.rank === 4 ? [3, 2, 0, 1].map((axis) => half.shape[axis]!) : half.shape;
       entries.set(`unet.${module}.${name}.weight`, {
         dtype: "F32",
         shape,
@@ -178,8 +178,8 @@ export async function saveLora(path: string, lora: LoraAdapter): Promise<void> {
 }
 
 function loraRank(lora: LoraAdapter): number {
-  const [{ down }] = lora.layers.values();
-  return down.rank === 2 ? down.shape[0] : down.shape[3];
+  const { down } = lora.layers.values().next().value!;
+  return down.rank === 2 ? down.shape[0]! : down.shape[3]!;
 }
 
 /**
@@ -209,10 +209,10 @@ export async function loadLora(path: string, base?: Weights): Promise<LoraAdapte
     const raw = await file.read(name);
     const wide = dtype === "F16" ? decodeF16(raw as Uint16Array) : raw as Float32Array;
     const half = shape.length === 4
-      ? tensor(swap(wide, shape, [2, 3, 1, 0]), [2, 3, 1, 0].map((axis) => shape[axis]))
+      ? tensor(swap(wide, shape, [2, 3, 1, 0]), [2, 3, 1, 0].map((axis) => shape[axis]!))
       : tensor(wide, shape);
-    const layer = halves.get(match[1]) ?? {};
-    halves.set(match[1], layer);
+    const layer = halves.get(match[1]!) ?? {};
+    halves.set(match[1]!, layer);
     layer[match[2] === "lora.down" || match[2] === "lora_A" ? "down" : "up"] = half;
   }
   if (halves.size === 0) throw new Error(`${path} has no tensors: it holds no LoRA`);
@@ -234,7 +234,7 @@ export async function loadLora(path: string, base?: Weights): Promise<LoraAdapte
 }
 
 function checkLayer(path: string, module: string, down: Shape, up: Shape, base?: Weights): void {
-  const rank = down.length === 4 ? down[3] : down[0];
+  const rank = down.length === 4 ? down[3]! : down[0]!;
   const upRank = up.length === 4 ? up[2] : up[1];
   if (down.length !== up.length || rank !== upRank) {
     throw new Error(
@@ -288,15 +288,15 @@ function fileScale(path: string, metadata: Readonly<Record<string, string>>, ran
 
 /** The elements of a rank-4 array with its axes in another order. */
 function swap(data: Float32Array, shape: Shape, axes: readonly number[]): Float32Array {
-  const strides = [shape[1] * shape[2] * shape[3], shape[2] * shape[3], shape[3], 1];
-  const [n0, n1, n2, n3] = axes.map((axis) => shape[axis]);
-  const [s0, s1, s2, s3] = axes.map((axis) => strides[axis]);
+  const strides = [shape[1]! * shape[2]! * shape[3]!, shape[2]! * shape[3]!, shape[3], 1];
+  const [n0, n1, n2, n3] = axes.map((axis) => shape[axis]) as [number, number, number, number];
+  const [s0, s1, s2, s3] = axes.map((axis) => strides[axis]) as [number, number, number, number];
   const out = new Float32Array(data.length);
   let at = 0;
   for (let a = 0; a < n0; a++) {
     for (let b = 0; b < n1; b++) {
       for (let c = 0; c < n2; c++) {
-        for (let d = 0; d < n3; d++) out[at++] = data[a * s0 + b * s1 + c * s2 + d * s3];
+        for (let d = 0; d < n3; d++) out[at++] = data[a * s0 + b * s1 + c * s2 + d * s3]!;
       }
     }
   }

@@ -26,7 +26,7 @@ export interface GroupNormOptions {
  * @throws {RangeError} When the groups do not divide the channels.
  */
 export function groupNorm(w: Weights, x: Tensor, { groups, eps }: GroupNormOptions): Tensor {
-  const n = x.shape[0];
+  const n = x.shape[0]!;
   const channels = x.shape.at(-1)!;
   if (channels % groups !== 0) {
     throw new RangeError(

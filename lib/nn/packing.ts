@@ -56,11 +56,11 @@ export function unpack(packing: Packing, vector: Tensor): Map<string, Tensor> {
 export function pack(packing: Packing, tensors: readonly Tensor[]): Tensor {
   const parts: Tensor[] = [];
   packing.entries.forEach(({ offset, size }, i) => {
-    parts.push(tensors[i].reshape([size]));
+    parts.push(tensors[i]!.reshape([size]));
     const gap = (packing.entries[i + 1]?.offset ?? packing.size) - offset - size;
     if (gap > 0) parts.push(zeros([gap]));
   });
-  return parts.length === 1 ? parts[0] : concat(parts, 0);
+  return parts.length === 1 ? parts[0]! : concat(parts, 0);
 }
 
 /** The vector of host arrays by name; gaps hold zeros. */

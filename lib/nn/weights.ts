@@ -144,14 +144,14 @@ function editDistance(a: string, b: string): number {
     const next = [i];
     for (let j = 1; j <= b.length; j++) {
       next[j] = Math.min(
-        row[j] + 1,
-        next[j - 1] + 1,
-        row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1),
+        row[j]! + 1,
+        next[j - 1]! + 1,
+        row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1),
       );
     }
     row = next;
   }
-  return row[b.length];
+  return row[b.length]!;
 }
 
 /** How floating-point weights are held: as in the file (`BF16` and `F64` become f32), or converted. */
@@ -257,9 +257,9 @@ async function loadTensor(
 ): Promise<Tensor> {
   const entry = file.entries.get(name)!;
   const raw = await file.read(name);
-  const shape = entry.shape.length === 4 ? hwioShape(entry.shape) : entry.shape;
+  const shape = isConvWeight(entry.shape) ? hwioShape(entry.shape) : entry.shape;
   const place = <T extends TypedArray>(data: T): T =>
-    entry.shape.length === 4 ? oihwToHwio(data, entry.shape) : data;
+    isConvWeight(entry.shape) ? oihwToHwio(data, entry.shape) : data;
   switch (entry.dtype) {
     case "F64":
     case "F32":
@@ -291,7 +291,7 @@ type TypedArray = Float32Array | Int32Array | Uint16Array | Uint8Array;
 
 function widenBf16(bits: Uint16Array): Float32Array<ArrayBuffer> {
   const words = new Uint32Array(bits.length);
-  for (let i = 0; i < bits.length; i++) words[i] = bits[i] << 16;
+  for (let i = 0; i < bits.length; i++) words[i] = bits[i]! << 16;
   return new Float32Array(words.buffer);
 }
 
@@ -305,17 +305,20 @@ function narrowI64(file: SafetensorsFile, name: string, values: BigInt64Array) {
   });
 }
 
-const hwioShape = ([o, i, h, w]: Shape): Shape => [h, w, i, o];
-const oihwShape = ([h, w, i, o]: Shape): Shape => [o, i, h, w];
+type ConvWeightShape = readonly [number, number, number, number];
+
+const isConvWeight = (shape: Shape): shape is ConvWeightShape => shape.length === 4;
+const hwioShape = ([o, i, h, w]: ConvWeightShape): Shape => [h, w, i, o];
+const oihwShape = ([h, w, i, o]: ConvWeightShape): Shape => [o, i, h, w];
 
 /** Moves elements from [out, in, kh, kw] to [kh, kw, in, out]. */
-function oihwToHwio<T extends TypedArray>(data: T, [o, i, h, w]: Shape): T {
+function oihwToHwio<T extends TypedArray>(data: T, [o, i, h, w]: ConvWeightShape): T {
   const out = data.slice() as T;
   const taps = h * w;
   for (let co = 0; co < o; co++) {
     for (let ci = 0; ci < i; ci++) {
       for (let tap = 0; tap < taps; tap++) {
-        out[(tap * i + ci) * o + co] = data[(co * i + ci) * taps + tap];
+        out[(tap * i + ci) * o + co] = data[(co * i + ci) * taps + tap]!;
       }
     }
   }
@@ -323,13 +326,13 @@ function oihwToHwio<T extends TypedArray>(data: T, [o, i, h, w]: Shape): T {
 }
 
 /** Moves elements from [kh, kw, in, out] to [out, in, kh, kw]. */
-function hwioToOihw<T extends TypedArray>(data: T, [h, w, i, o]: Shape): T {
+function hwioToOihw<T extends TypedArray>(data: T, [h, w, i, o]: ConvWeightShape): T {
   const out = data.slice() as T;
   const taps = h * w;
   for (let co = 0; co < o; co++) {
     for (let ci = 0; ci < i; ci++) {
       for (let tap = 0; tap < taps; tap++) {
-        out[(co * i + ci) * taps + tap] = data[(tap * i + ci) * o + co];
+        out[(co * i + ci) * taps + tap] = data[(tap * i + ci) * o + co]!;
       }
     }
   }
@@ -360,10 +363,10 @@ export async function saveWeights(
     const dtype = fileDType(t, options.dtype ?? "stored");
     entries.set(name, {
       dtype,
-      shape: t.rank === 4 ? oihwShape(t.shape) : t.shape,
+      shape: isConvWeight(t.shape) ? oihwShape(t.shape) : t.shape,
       data: async () => {
         const data = await t.data() as Float32Array<ArrayBuffer>;
-        const placed = t.rank === 4 ? hwioToOihw(data, t.shape) : data;
+        const placed = isConvWeight(t.shape) ? hwioToOihw(data, t.shape) : data;
         return dtype === "F16" ? encodeF16(placed) : placed;
       },
     });

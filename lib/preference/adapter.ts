@@ -65,7 +65,7 @@ export class PackedLora {
 
   /** The adapter as views of the vectors. */
   lora(parameters: readonly Tensor[]): LoraAdapter {
-    return loraOf(new Map(this.#groups.flatMap((g, i) => [...unpack(g.packing, parameters[i])])));
+    return loraOf(new Map(this.#groups.flatMap((g, i) => [...unpack(g.packing, parameters[i]!)])));
   }
 
   /** A vector per group from `differentiate`'s gradients of an adapter's tensors. */
@@ -92,8 +92,8 @@ export class PackedLora {
   ): GroupState[] {
     return groups.map(({ parameters, optimizer }, i) => {
       const { parameters: next, state } = "meanScale" in optimizer
-        ? adamw8bit(parameters, gradients[i], optimizer, rate)
-        : adamw(parameters, gradients[i], optimizer, rate);
+        ? adamw8bit(parameters, gradients[i]!, optimizer, rate)
+        : adamw(parameters, gradients[i]!, optimizer, rate);
       return { parameters: next, optimizer: state };
     });
   }
@@ -111,7 +111,7 @@ export class PackedLora {
         this.#groups.flatMap(({ packing }, i) =>
           packing.entries.map(({ name, shape, offset, size }) => [
             name,
-            tensor(vectors[i].slice(offset, offset + size) as Float32Array, shape),
+            tensor(vectors[i]!.slice(offset, offset + size) as Float32Array, shape),
           ])
         ),
       ),

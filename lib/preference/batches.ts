@@ -77,6 +77,6 @@ export class Batches {
       this.#order = generator(key).shuffle(Array.from({ length: pairs.length }, (_, i) => i));
       this.#epoch = epoch;
     }
-    return this.#order[place % pairs.length];
+    return this.#order[place % pairs.length]!;
   }
 }

@@ -80,5 +80,5 @@ export async function loadCheckpoint<S extends Tree>(
     const data = await file.read(`${i}`) as Float32Array | Uint8Array;
     leaves.push(tensor(data, leaf.shape, leaf.dtype));
   }
-  return { step: Number(file.metadata.step), state: mapTree(like, (_, i) => leaves[i]) };
+  return { step: Number(file.metadata.step), state: mapTree(like, (_, i) => leaves[i]!) };
 }

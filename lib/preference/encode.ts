@@ -60,7 +60,7 @@ export async function encodePairs(
   for (let i = 0; i < prompts.length; i += PROMPTS) {
     const some = prompts.slice(i, i + PROMPTS);
     const { context, added } = await pipeline.encodePrompts(some, size);
-    contextShape = [context.shape[1], context.shape[2]];
+    contextShape = [context.shape[1]!, context.shape[2]!];
     contexts.push(await context.data() as Float32Array);
     if (added) pooled.push(await added.textEmbeds.data() as Float32Array);
     [context, ...added ? [added.textEmbeds, added.timeIds] : []].forEach((t) => t.dispose());
@@ -99,7 +99,7 @@ async function encodeImages(
   const flush = async () => {
     if (batch.length === 0) return;
     // The last batch is filled up with copies, so that one compiled program serves all.
-    const full = Array.from({ length: IMAGES }, (_, i) => batch[i] ?? batch[0]);
+    const full = Array.from({ length: IMAGES }, (_, i) => batch[i] ?? batch[0]!);
     const pixels = join(full.map(({ data }) => Float32Array.from(data)));
     const noise = join(
       full.map(({ number }) =>

@@ -47,7 +47,7 @@ export function gatherCoefficients(
   const count = timesteps.length;
   const out = new Float32Array(COEFFICIENTS * count);
   for (let i = 0; i < count; i++) {
-    const t = timesteps[i];
+    const t = timesteps[i]!;
     if (!Number.isInteger(t) || t < 1 || t >= schedule.trainTimesteps) {
       throw new RangeError(
         `a preference loss needs timesteps from 1 to ${schedule.trainTimesteps - 1}, found ${t}`,
@@ -55,7 +55,7 @@ export function gatherCoefficients(
     }
     const abar = schedule.alphaCumprod(t);
     const before = schedule.alphaCumprod(t - 1);
-    const beta = schedule.betas[t];
+    const beta = schedule.betas[t]!;
     [
       Math.sqrt(abar),
       Math.sqrt(1 - abar),
@@ -70,7 +70,7 @@ export function gatherCoefficients(
 /** The rows of [5, B] by name. */
 export function coefficientsOf(packed: Tensor): NoiseCoefficients {
   const [signal, noise, pull, growth, sigma] = packed.split(0, COEFFICIENTS)
-    .map((row) => row.reshape([-1, 1, 1, 1]));
+    .map((row) => row.reshape([-1, 1, 1, 1])) as [Tensor, Tensor, Tensor, Tensor, Tensor];
   return { signal, noise, pull, growth, sigma };
 }
 
@@ -103,9 +103,9 @@ export function latentError(epsilon: Tensor, predicted: Tensor): Tensor {
  * @returns [N]
  */
 export function perceptualError(target: readonly Tensor[], predicted: readonly Tensor[]): Tensor {
-  const values = target.reduce((sum, level) => sum + level.size / level.shape[0], 0);
+  const values = target.reduce((sum, level) => sum + level.size / level.shape[0]!, 0);
   return target
-    .map((level, i) => level.sub(predicted[i]).square().sum([1, 2, 3]))
+    .map((level, i) => level.sub(predicted[i]!).square().sum([1, 2, 3]))
     .reduce((a, b) => a.add(b))
     .mul(1 / values);
 }

@@ -49,11 +49,11 @@ export function features(
 
 /** Of all residuals, `conv_in`'s and the last of each block; and the middle. */
 function blockOutputs(config: UNetConfig, residuals: readonly Tensor[], mid: Tensor): Tensor[] {
-  const outputs = [residuals[0]];
+  const outputs = [residuals[0]!];
   let at = 0;
   config.down_block_types.forEach((_, block, all) => {
     at += ofBlock(config.layers_per_block, block) + (block < all.length - 1 ? 1 : 0);
-    outputs.push(residuals[at]);
+    outputs.push(residuals[at]!);
   });
   return [...outputs, mid];
 }

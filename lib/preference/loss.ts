@@ -79,7 +79,7 @@ export function preferenceLoss(
   }
   const errors = predictionErrors(model, batch, options);
   const halves = (x: Tensor): PairErrors => {
-    const [winner, loser] = x.split(0, 2).map((half) => half.squeeze(0));
+    const [winner, loser] = x.split(0, 2).map((half) => half.squeeze(0)) as [Tensor, Tensor];
     return { winner, loser };
   };
   if (objective === "sft") {
@@ -99,7 +99,7 @@ function predictionErrors(
   options: LossOptions,
 ): { theta: Tensor; reference?: Tensor } {
   const c = coefficientsOf(batch.coefficients);
-  const [groups, pairs, ...image] = batch.latents.shape;
+  const [groups, pairs, ...image] = batch.latents.shape as [number, number, ...number[]];
   const count = groups * pairs;
   /** What a pair shares, for each of its images. */
   const repeat = (x: Tensor) =>
@@ -123,7 +123,7 @@ function predictionErrors(
     const [theta, reference] = predictions.map((e) => {
       const error = latentError(batch.epsilon, e);
       return batch.weight ? error.mul(batch.weight) : error;
-    });
+    }) as [Tensor, Tensor?];
     return { theta, ...reference && { reference } };
   }
 
@@ -146,9 +146,11 @@ function predictionErrors(
     return samples.map((_, i) => levels.map((x) => x.slice(0, i * count, (i + 1) * count)));
   };
   // The target and the reference need no gradient, so they share a forward pass that keeps nothing.
-  const [trueStep, thetaStep, referenceStep] = steps;
-  const [target, referenceFeatures] = see(referenceStep ? [trueStep, referenceStep] : [trueStep]);
-  const [thetaFeatures] = see([thetaStep]);
+  const [trueStep, thetaStep, referenceStep] = steps as [Tensor, Tensor, Tensor?];
+  const [target, referenceFeatures] = see(
+    referenceStep ? [trueStep, referenceStep] : [trueStep],
+  ) as [Tensor[], Tensor[]?];
+  const [thetaFeatures] = see([thetaStep]) as [Tensor[]];
   const error = (found: readonly Tensor[]) =>
     perceptualError(target, found).reshape([groups, pairs]);
   return {
@@ -168,5 +170,5 @@ function reverseSteps(
 }
 
 function concatenate(parts: readonly Tensor[]): Tensor {
-  return parts.length === 1 ? parts[0] : concat([...parts], 0);
+  return parts.length === 1 ? parts[0]! : concat([...parts], 0);
 }

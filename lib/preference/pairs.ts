@@ -74,7 +74,7 @@ export function pairsInMemory(source: {
     latentShape,
     contextShape,
     read(indices) {
-      const chosen = indices.map((i) => pairs[i]);
+      const chosen = indices.map((i) => pairs[i]!);
       return {
         winner: rows(latents, latentSize, chosen.map((pair) => pair.winner)),
         loser: rows(latents, latentSize, chosen.map((pair) => pair.loser)),

@@ -41,10 +41,10 @@ export const nanoTimestepWeight: TimestepWeight = {
 /** r(t). */
 export function timestepWeight({ knots, ratios }: TimestepWeight, t: number): number {
   const above = knots.findIndex((knot) => knot >= t);
-  if (above === -1) return ratios[ratios.length - 1];
-  if (above === 0) return ratios[0];
-  const share = (t - knots[above - 1]) / (knots[above] - knots[above - 1]);
-  return Math.exp(Math.log(ratios[above - 1]) * (1 - share) + Math.log(ratios[above]) * share);
+  if (above === -1) return ratios[ratios.length - 1]!;
+  if (above === 0) return ratios[0]!;
+  const share = (t - knots[above - 1]!) / (knots[above]! - knots[above - 1]!);
+  return Math.exp(Math.log(ratios[above - 1]!) * (1 - share) + Math.log(ratios[above]!) * share);
 }
 
 /** What {@linkcode measureTimestepWeight} measures with. */
@@ -72,7 +72,7 @@ export async function measureTimestepWeight(
 ): Promise<TimestepWeight> {
   const { base, config, schedule, latents, seed } = options;
   const knots = options.knots ?? nanoTimestepWeight.knots;
-  const count = latents.shape[0];
+  const count = latents.shape[0]!;
   await base.realize();
   type Inputs = Record<
     "latents" | "context" | "timestep" | "coefficients" | "epsilon" | "z",
@@ -90,7 +90,7 @@ export async function measureTimestepWeight(
         { sample: reverseStep(sample, e, z, c), timestep: timestep.sub(1), context },
         options.features,
       )
-    );
+    ) as [Tensor[], Tensor[]];
     const perceptual = perceptualError(target, found).mean();
     return { state, result: perceptual.div(latentError(epsilon, predicted).mean()) };
   });

@@ -161,7 +161,7 @@ export async function train(training: Training): Promise<TrainResult> {
     return {
       state: {
         ...s,
-        gradients: s.gradients.map((sum, i) => sum.add(gradients[i])),
+        gradients: s.gradients.map((sum, i) => sum.add(gradients[i]!)),
         metrics: s.metrics.mul(keep).add(metricsRow(value).mul(take)),
       },
       result: [],
@@ -191,13 +191,13 @@ export async function train(training: Training): Promise<TrainResult> {
     const lines = waiting.map((line) => {
       const at = (line.step - 1) % logEvery;
       const row = rows.subarray(at * METRIC_COLUMNS, (at + 1) * METRIC_COLUMNS);
-      return readMetrics(row, method.objective, { ...line, gradientNorm: norms[at] });
+      return readMetrics(row, method.objective, { ...line, gradientNorm: norms[at]! });
     });
     waiting = [];
     checkFinite(lines, training);
     await appendMetrics(metricsPath, lines);
     metrics.push(...lines);
-    await onProgress?.(lines[lines.length - 1]);
+    await onProgress?.(lines[lines.length - 1]!);
   };
 
   try {

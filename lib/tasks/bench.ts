@@ -97,10 +97,10 @@ export function benchTable(rows: readonly BenchRow[]): string {
       }),
     ]),
   ];
-  const widths = cells[0].map((_, i) => Math.max(...cells.map((row) => row[i].length)));
+  const widths = cells[0]!.map((_, i) => Math.max(...cells.map((row) => row[i]!.length)));
   return cells
     .map((row) =>
-      row.map((cell, i) => i < 2 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])).join("  ")
+      row.map((cell, i) => i < 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)).join("  ")
         .trimEnd()
     )
     .join("\n");
@@ -220,7 +220,7 @@ if (import.meta.main) {
     console.log(`\nLimit: ${(limit.flops / 1e9).toFixed(1)} GFLOP/s: ${limit.description}`);
     if (host) console.log(hostShareLine(host));
     if (torch.rows.length > 0) {
-      console.log(`PyTorch: ${torch.rows[0].torch}, ${threads} thread${threads === 1 ? "" : "s"}`);
+      console.log(`PyTorch: ${torch.rows[0]!.torch}, ${threads} thread${threads === 1 ? "" : "s"}`);
     }
     const others = rows.flatMap((row) => Object.keys(row.others));
     if (others.includes("jax-js")) console.log(`jax-js: ${jaxJsDescription}`);

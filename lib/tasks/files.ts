@@ -54,7 +54,7 @@ export async function readImages(folder: string): Promise<{ images: Images; name
       throw new UserError(`${folder}/${name} is not a readable image`, { cause });
     }
   }));
-  const { width, height } = decoded[0].info;
+  const { width, height } = decoded[0]!.info;
   const all = new Uint8Array(names.length * width * height * 3);
   decoded.forEach(({ data, info }, i) => {
     if (info.width !== width || info.height !== height) {

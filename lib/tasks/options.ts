@@ -77,7 +77,7 @@ interface Range {
 /** Reads the last occurrence, or the default. */
 function single<T>(fallback: T | undefined, parse: (text: string, name: string) => T) {
   return (texts: readonly string[], name: string): T =>
-    texts.length > 0 ? parse(texts[texts.length - 1], name) : fallback as T;
+    texts.length > 0 ? parse(texts[texts.length - 1]!, name) : fallback as T;
 }
 
 /** An option that takes any text: a path, a prompt. */
@@ -268,7 +268,7 @@ function isSwitch(option: Option<unknown>): boolean {
 function readPositionals(command: Command, found: readonly string[]): readonly string[] {
   const declared = command.positionals ?? [];
   if (found.length > declared.length) {
-    const extra = found[declared.length];
+    const extra = found[declared.length]!;
     const options = Object.keys(command.options);
     const near = nearest(extra, options);
     throw new UserError(
@@ -345,7 +345,7 @@ function wrap(words: string, width: number, indent: number): string {
   for (const word of words.split(" ")) {
     const last = lines.length - 1;
     if (lines[last] === "") lines[last] = word;
-    else if (lines[last].length + 1 + word.length <= width) lines[last] += ` ${word}`;
+    else if (lines[last]!.length + 1 + word.length <= width) lines[last] += ` ${word}`;
     else lines.push(word);
   }
   return lines.join(`\n${" ".repeat(indent)}`);
@@ -388,10 +388,10 @@ function editDistance(a: string, b: string): number {
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
     for (let j = 1; j <= b.length; j++) {
-      const substitution = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(row[j] + 1, next[j - 1] + 1, substitution));
+      const substitution = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, substitution));
     }
     row = next;
   }
-  return row[b.length];
+  return row[b.length]!;
 }

@@ -56,7 +56,7 @@ if (import.meta.main) {
     const scores = await scorer.score(prompts, images.data, images.width);
     const csv = [
       "image,prompt,score",
-      ...names.map((name, i) => [name, prompts[i], String(scores[i])].map(quote).join(",")),
+      ...names.map((name, i) => [name, prompts[i]!, String(scores[i])].map(quote).join(",")),
     ].join("\r\n") + "\r\n";
     if (options.output) {
       await writeWhole(options.output, csv);

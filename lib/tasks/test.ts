@@ -32,7 +32,7 @@ const permissions = [
  */
 export function countResults(junit: string): TestCounts {
   let passed = 0, failed = 0;
-  for (const [, body] of junit.matchAll(/<testcase\b[^>]*>([\s\S]*?)<\/testcase>/g)) {
+  for (const [, body = ""] of junit.matchAll(/<testcase\b[^>]*>([\s\S]*?)<\/testcase>/g)) {
     if (/<(failure|error)\b/.test(body)) failed++;
     else if (!/<skipped\b/.test(body)) passed++;
   }

@@ -37,8 +37,11 @@ export function philox4x32(
   key: ArrayLike<number>,
   out: Uint32Array,
 ): void {
-  let c0 = counter[0] >>> 0, c1 = counter[1] >>> 0, c2 = counter[2] >>> 0, c3 = counter[3] >>> 0;
-  let k0 = key[0] >>> 0, k1 = key[1] >>> 0;
+  let c0 = counter[0]! >>> 0,
+    c1 = counter[1]! >>> 0,
+    c2 = counter[2]! >>> 0,
+    c3 = counter[3]! >>> 0;
+  let k0 = key[0]! >>> 0, k1 = key[1]! >>> 0;
   for (let round = 0; round < ROUNDS; round++) {
     const low0 = Math.imul(MULTIPLIER_0, c0) >>> 0;
     const low1 = Math.imul(MULTIPLIER_1, c2) >>> 0;
@@ -95,7 +98,7 @@ class Blocks {
   /** Fills `words` with the next four random words. */
   next(): void {
     philox4x32(this.#counter, this.#key, this.words);
-    if (++this.#counter[0] === 0) this.#counter[1]++;
+    if (++this.#counter[0]! === 0) this.#counter[1]!++;
   }
 }
 
@@ -109,7 +112,7 @@ export function randomUniform(key: RandomKey, shape: readonly number[]): Float32
   const blocks = new Blocks(key);
   for (let i = 0; i < out.length; i++) {
     if (i % 4 === 0) blocks.next();
-    out[i] = (blocks.words[i % 4] >>> 8) * 2 ** -24;
+    out[i] = (blocks.words[i % 4]! >>> 8) * 2 ** -24;
   }
   return out;
 }
@@ -126,8 +129,8 @@ export function randomNormal(key: RandomKey, shape: readonly number[]): Float32A
   for (let i = 0; i < out.length; i += 2) {
     const at = i % 4;
     if (at === 0) blocks.next();
-    const radius = radiusOf(words[at]);
-    const angle = angleOf(words[at + 1]);
+    const radius = radiusOf(words[at]!);
+    const angle = angleOf(words[at + 1]!);
     out[i] = radius * Math.cos(angle);
     if (i + 1 < out.length) out[i + 1] = radius * Math.sin(angle);
   }
@@ -150,7 +153,7 @@ export function randomIntegers(
   const blocks = new Blocks(key);
   for (let i = 0; i < out.length; i++) {
     if (i % 4 === 0) blocks.next();
-    out[i] = low + Math.floor(blocks.words[i % 4] / TWO_32 * (high - low));
+    out[i] = low + Math.floor(blocks.words[i % 4]! / TWO_32 * (high - low));
   }
   return out;
 }
@@ -170,7 +173,7 @@ export class Generator {
       this.#blocks.next();
       this.#used = 0;
     }
-    return this.#blocks.words[this.#used++];
+    return this.#blocks.words[this.#used++]!;
   }
 
   /** A uniform number in [0, 1) with 32 bits. */
@@ -207,7 +210,7 @@ export class Generator {
   /** One of the items, each equally likely. */
   choice<T>(items: readonly T[]): T {
     if (items.length === 0) throw new RangeError("Cannot choose from an empty list");
-    return items[this.int(items.length)];
+    return items[this.int(items.length)]!;
   }
 
   /** A shuffled copy (Fisher-Yates). */
@@ -215,7 +218,7 @@ export class Generator {
     const out = items.slice();
     for (let i = out.length - 1; i > 0; i--) {
       const j = this.int(i + 1);
-      [out[i], out[j]] = [out[j], out[i]];
+      [out[i], out[j]] = [out[j]!, out[i]!];
     }
     return out;
   }

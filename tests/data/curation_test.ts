@@ -15,9 +15,9 @@ function choices(...lines: string[]): Comparisons {
   return comparisonsOf(lines.map((line, minute) => {
     const [, caption, left, sign, right] = /^(\w+): (\w)([>=<])(\w)$/.exec(line)!;
     return {
-      caption,
-      image_0_uid: left,
-      image_1_uid: right,
+      caption: caption!,
+      image_0_uid: left!,
+      image_1_uid: right!,
       label_0: sign === ">" ? 1 : sign === "<" ? 0 : 0.5,
       created_at: new Date(minute * 60_000),
     };
@@ -26,7 +26,7 @@ function choices(...lines: string[]): Comparisons {
 
 function text(comparisons: Comparisons, pairs: PreferencePairs): string {
   const { images } = comparisons;
-  return Array.from(pairs.winner, (image, i) => `${images[image]}>${images[pairs.loser[i]]}`)
+  return Array.from(pairs.winner, (image, i) => `${images[image]}>${images[pairs.loser[i]!]}`)
     .join(" ");
 }
 
@@ -112,7 +112,7 @@ Deno.test("a million rows take linear time", () => {
     imageCaption: Int32Array.from({ length: captions * 10 }, (_, image) => Math.floor(image / 10)),
     image0: Int32Array.from({ length: rows }, (_, row) => pick(row, 0)),
     image1: Int32Array.from({ length: rows }, (_, row) => pick(row, 77)),
-    label0: Float32Array.from({ length: rows }, (_, row) => [1, 0, 0.5, 1, 0, 1, 0][row % 7]),
+    label0: Float32Array.from({ length: rows }, (_, row) => [1, 0, 0.5, 1, 0, 1, 0][row % 7]!),
     createdAt: Float64Array.from({ length: rows }, (_, row) => row),
   };
   const start = performance.now();

@@ -38,7 +38,7 @@ Deno.test("a linked folder counts as what it links to", async () => {
   await Deno.symlink("unet", `${folders[0]}/vae`);
   await Deno.mkdir(`${folders[1]}/vae`);
   await Deno.copyFile(`${folders[1]}/unet/b`, `${folders[1]}/vae/b`);
-  assertEquals(await digestTree(folders[0]), await digestTree(folders[1]));
+  assertEquals(await digestTree(folders[0]!), await digestTree(folders[1]!));
   for (const folder of folders) await Deno.remove(folder, { recursive: true });
 });
 

@@ -20,7 +20,7 @@ async function imageOf(number: number): Promise<Uint8Array> {
 
 /** Row i: prompt i/5, image i against i+1, three kinds of label in turn. */
 async function rowOf(i: number): Promise<PreferenceRow> {
-  const label = [1, 0, 0.5][i % 3];
+  const label = [1, 0, 0.5][i % 3]!;
   return {
     are_different: label !== 0.5,
     best_image_uid: label === 0.5 ? "tie" : `image-${label === 1 ? i : i + 1}`,
@@ -71,7 +71,7 @@ Deno.test("a written dataset is read back: choices, images, footer", () =>
     assertEquals(comparisons.captions.length, 6);
     assertEquals([...comparisons.label0.slice(0, 4)], [1, 0, 0.5, 1]);
     assertEquals(comparisons.createdAt[7], START + 7000);
-    assertEquals(comparisons.images[comparisons.image1[0]], "image-1");
+    assertEquals(comparisons.images[comparisons.image1[0]!], "image-1");
     assert(filteredPairs(comparisons).winner.length > 0);
 
     const images: string[] = [];
@@ -83,7 +83,7 @@ Deno.test("a written dataset is read back: choices, images, footer", () =>
     assertEquals(images.length, 31);
     const some = await Array.fromAsync(readImages(path, ["image-30", "image-2"]));
     assertEquals(some.map(({ uid }) => uid), ["image-2", "image-30"]);
-    assertEquals(some[0].source, `${path}: column "jpg_1", row 1`);
+    assertEquals(some[0]!.source, `${path}: column "jpg_1", row 1`);
   }));
 
 Deno.test("the file's types are Pick-a-Pic's", () =>
@@ -142,8 +142,8 @@ Deno.test("row groups stay bounded; later ones are found", () =>
     await writePreferences(path, rows);
     const file = await Deno.readFile(path);
     assert(file.length < 200_000, "an image that occurs again costs nothing");
-    const [image] = await Array.fromAsync(readImages(path, ["b4499"]));
-    assertEquals(image.source, `${path}: column "jpg_1", row 4499`);
+    const images = await Array.fromAsync(readImages(path, ["b4499"]));
+    assertEquals(images[0]!.source, `${path}: column "jpg_1", row 4499`);
   }));
 
 Deno.test("bad files name what is wrong with them", () =>

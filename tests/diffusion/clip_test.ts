@@ -27,7 +27,7 @@ import { assertClose, goldenCases, type GoldenFile, goldenPath, openGolden } fro
 
 async function textInputs(config: ClipTextConfig, file: GoldenFile) {
   const ids = await file.tensor("ids");
-  const eos = eosPositions(config, await file.values("ids") as Int32Array, ids.shape[1]);
+  const eos = eosPositions(config, await file.values("ids") as Int32Array, ids.shape[1]!);
   return { ids, eos: tensor(eos, [eos.length]) };
 }
 

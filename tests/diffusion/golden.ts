@@ -51,20 +51,21 @@ export async function openGolden(path: string): Promise<GoldenFile> {
     async tensor(name) {
       const shape = shapeOf(name);
       const [n, c, h, w] = shape;
-      return tensor(await values(name), shape.length === 4 ? [n, h, w, c] : shape);
+      return tensor(await values(name), shape.length === 4 ? [n!, h!, w!, c!] : shape);
     },
   };
 }
 
 function channelsLast<T extends Float32Array | Int32Array>(
   data: T,
-  [n, c, h, w]: readonly number[],
+  shape: readonly number[],
 ): T {
+  const [n, c, h, w] = shape as [number, number, number, number];
   const out = data.slice() as T;
   for (let i = 0; i < n; i++) {
     for (let k = 0; k < c; k++) {
       for (let p = 0; p < h * w; p++) {
-        out[(i * h * w + p) * c + k] = data[(i * c + k) * h * w + p];
+        out[(i * h * w + p) * c + k] = data[(i * c + k) * h * w + p]!;
       }
     }
   }
@@ -77,8 +78,8 @@ export function relativeError(found: ArrayLike<number>, expected: ArrayLike<numb
   let difference = 0;
   let size = 0;
   for (let i = 0; i < expected.length; i++) {
-    difference += (found[i] - expected[i]) ** 2;
-    size += expected[i] ** 2;
+    difference += (found[i]! - expected[i]!) ** 2;
+    size += expected[i]! ** 2;
   }
   return Math.sqrt(difference / size);
 }

@@ -77,7 +77,7 @@ const options = { seed: 5, steps: 3, guidanceScale: 3 };
 
 /** The largest difference between two images' bytes; devices may round differently by one. */
 const difference = (a: Uint8Array, b: Uint8Array) =>
-  a.reduce((worst, value, i) => Math.max(worst, Math.abs(value - b[i])), 0);
+  a.reduce((worst, value, i) => Math.max(worst, Math.abs(value - b[i]!)), 0);
 
 for (const layout of ["sd15", "sdxl"] as const) {
   eachDevice(`pipeline: ${layout} is saved, loaded and makes the same images`, async () => {
@@ -129,19 +129,19 @@ eachDevice(
     const one = await generate(pipeline, prompts, plain);
     const negative = await generate(pipeline, prompts, { ...plain, negativePrompt: "a cat" });
     assertEquals(negative.data, one.data);
-    const guided = await generate(pipeline, prompts, { ...options, negativePrompt: prompts[1] });
+    const guided = await generate(pipeline, prompts, { ...options, negativePrompt: prompts[1]! });
     assert(difference(guided.data, one.data) > 0);
 
     const width = pipeline.unet.weights.get("mid_block.resnets.0.conv1.weight").shape;
     const adapter = (value: number): LoraAdapter => ({
       scale: 1,
       layers: new Map([["mid_block.resnets.0.conv1", {
-        down: tensor(new Float32Array(9 * width[2]).fill(0.2), [3, 3, width[2], 1]),
-        up: tensor(new Float32Array(width[3]).fill(value).map((v, i) => v * (i % 3)), [
+        down: tensor(new Float32Array(9 * width[2]!).fill(0.2), [3, 3, width[2]!, 1]),
+        up: tensor(new Float32Array(width[3]!).fill(value).map((v, i) => v * (i % 3)), [
           1,
           1,
           1,
-          width[3],
+          width[3]!,
         ]),
       }]]),
     });

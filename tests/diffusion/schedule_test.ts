@@ -2,7 +2,7 @@ import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/ass
 import { ddimStep } from "../../lib/diffusion/ddim.ts";
 import { addNoise, ddpmStep, velocity } from "../../lib/diffusion/ddpm.ts";
 import { applyStep, NoiseSchedule, packStep } from "../../lib/diffusion/noise_schedule.ts";
-import { tensor } from "../../lib/tensor/mod.ts";
+import { type Tensor, tensor } from "../../lib/tensor/mod.ts";
 import { readJson } from "../../lib/diffusion/config.ts";
 import { eachDevice } from "../tensor/devices.ts";
 import { assertClose, goldenCases, goldenPath, openGolden, relativeError } from "./golden.ts";
@@ -12,8 +12,8 @@ const SD = { beta_schedule: "scaled_linear", beta_start: 0.00085, beta_end: 0.01
 Deno.test("schedule: Stable Diffusion's noise levels", () => {
   const schedule = NoiseSchedule.fromConfig(SD);
   assertEquals(schedule.trainTimesteps, 1000);
-  assertAlmostEquals(schedule.alphasCumprod[0], 1 - 0.00085, 1e-12);
-  assertAlmostEquals(schedule.alphasCumprod[999], 0.00466, 1e-5);
+  assertAlmostEquals(schedule.alphasCumprod[0]!, 1 - 0.00085, 1e-12);
+  assertAlmostEquals(schedule.alphasCumprod[999]!, 0.00466, 1e-5);
   assertEquals(schedule.alphaCumprod(-1), 1);
 });
 
@@ -45,13 +45,13 @@ eachDevice("schedule: a step from the true noise leads to the true marginal", as
   const original = [0.3, -1.2, 0.8];
   const epsilon = [1.1, 0.4, -0.7];
   const v = (abar: number, i: number) =>
-    Math.sqrt(abar) * epsilon[i] - Math.sqrt(1 - abar) * original[i];
+    Math.sqrt(abar) * epsilon[i]! - Math.sqrt(1 - abar) * original[i]!;
   for (const prediction_type of ["epsilon", "v_prediction", "sample"]) {
     const schedule = NoiseSchedule.fromConfig({ ...SD, prediction_type });
     const [t, steps] = [751, 4];
-    const abar = schedule.alphasCumprod[t];
+    const abar = schedule.alphasCumprod[t]!;
     const at = (abar: number, i: number) =>
-      Math.sqrt(abar) * original[i] + Math.sqrt(1 - abar) * epsilon[i];
+      Math.sqrt(abar) * original[i]! + Math.sqrt(1 - abar) * epsilon[i]!;
     const output = [0, 1, 2].map((i) =>
       ({ epsilon: epsilon[i], sample: original[i], v_prediction: v(abar, i) })[prediction_type]!
     );
@@ -62,8 +62,8 @@ eachDevice("schedule: a step from the true noise leads to the true marginal", as
       tensor(output, [1, 3]),
     );
     const found = await next.data();
-    const abarNext = schedule.alphasCumprod[t - 250];
-    [0, 1, 2].forEach((i) => assertAlmostEquals(found[i], at(abarNext, i), 1e-5));
+    const abarNext = schedule.alphasCumprod[t - 250]!;
+    [0, 1, 2].forEach((i) => assertAlmostEquals(found[i]!, at(abarNext, i), 1e-5));
   }
 });
 
@@ -75,12 +75,15 @@ eachDevice("schedule: noise and velocity are added by each image's timestep", as
   using v = velocity(schedule, x, e, t);
   const [foundNoisy, foundV] = [await noisy.data(), await v.data()];
   const [signal, noise] = [Math.sqrt, (a: number) => Math.sqrt(1 - a)]
-    .map((f) => [f(schedule.alphasCumprod[10]), f(schedule.alphasCumprod[900])]);
+    .map((f) => [f(schedule.alphasCumprod[10]!), f(schedule.alphasCumprod[900]!)]) as [
+      number[],
+      number[],
+    ];
   const [xs, es] = [[1, 2, 3, 4], [-1, 0.5, 2, 1]];
   for (let i = 0; i < 4; i++) {
     const row = i >> 1;
-    assertAlmostEquals(foundNoisy[i], signal[row] * xs[i] + noise[row] * es[i], 1e-5);
-    assertAlmostEquals(foundV[i], signal[row] * es[i] - noise[row] * xs[i], 1e-5);
+    assertAlmostEquals(foundNoisy[i]!, signal[row]! * xs[i]! + noise[row]! * es[i]!, 1e-5);
+    assertAlmostEquals(foundV[i]!, signal[row]! * es[i]! - noise[row]! * xs[i]!, 1e-5);
   }
 });
 
@@ -88,7 +91,7 @@ Deno.test("schedule: DDPM's step is the posterior mean, DDIM at eta 1 has its va
   const schedule = NoiseSchedule.fromConfig(SD);
   const t = 400;
   const { original, next } = ddpmStep(schedule, t, t - 1);
-  const [alpha, abar] = [1 - schedule.betas[t], schedule.alphasCumprod[t]];
+  const alpha = 1 - schedule.betas[t]!, abar = schedule.alphasCumprod[t]!;
   // x_{t-1} = (x_t - (1 - alpha_t) / sqrt(1 - abar_t) eps) / sqrt(alpha_t) + sigma_t z
   assertAlmostEquals(next[0] * original[0] + next[2], 1 / Math.sqrt(alpha), 1e-9);
   assertAlmostEquals(
@@ -99,7 +102,7 @@ Deno.test("schedule: DDPM's step is the posterior mean, DDIM at eta 1 has its va
   assertAlmostEquals(next[3], ddimStep(schedule, t, 1000, 1).next[3], 1e-12);
   assertEquals(ddpmStep(schedule, 0, -1).next[3], 0);
   const large = NoiseSchedule.fromConfig({ ...SD, variance_type: "fixed_large" });
-  assertAlmostEquals(ddpmStep(large, t, t - 1).next[3], Math.sqrt(schedule.betas[t]), 1e-9);
+  assertAlmostEquals(ddpmStep(large, t, t - 1).next[3], Math.sqrt(schedule.betas[t]!), 1e-9);
 });
 
 Deno.test("schedule: DDIM's last step leads to no noise, or to the first level", () => {
@@ -120,11 +123,11 @@ eachDevice("schedule: the predicted original is clipped where the schedule says 
   );
   const found = await next.data();
   assertEquals([found[0], found[1]], [1, -1]);
-  assertAlmostEquals(found[2], 0.5, 1e-2);
+  assertAlmostEquals(found[2]!, 0.5, 1e-2);
 });
 
 Deno.test("schedule: noise tables agree with diffusers", async () => {
-  const [{ golden }] = goldenCases("noise-table");
+  const { golden } = goldenCases("noise-table")[0]!;
   const file = await openGolden(golden);
   for (const kind of ["linear", "scaled_linear"]) {
     const schedule = NoiseSchedule.fromConfig({ ...SD, beta_schedule: kind });
@@ -142,7 +145,7 @@ for (const { name, model, golden } of goldenCases("ddpm")) {
     const file = await openGolden(golden);
     const [clean, noise, timesteps, noisy, output, z] = await Promise.all(
       ["clean", "noise", "timestep", "noisy", "model_output", "z"].map((t) => file.tensor(t)),
-    );
+    ) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
     using added = addNoise(schedule, clean, noise, timesteps);
     await assertClose(added, await file.values("noisy"), "noisy");
     using v = velocity(schedule, clean, noise, timesteps);

@@ -2,7 +2,7 @@ import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { ClipTokenizer } from "../../lib/diffusion/tokenizer.ts";
 import { goldenCases, goldenPath } from "./golden.ts";
 
-const [{ model, golden }] = goldenCases("tokenizer");
+const { model, golden } = goldenCases("tokenizer")[0]!;
 const tokenizer = await ClipTokenizer.load(goldenPath(model));
 
 interface Row {

@@ -36,9 +36,9 @@ eachDevice("vae: scaling and unscaling are inverse", async () => {
   using scaled = scaleLatents(config, tensor([0.1, 1.1], [2]));
   using back = unscaleLatents(config, scaled);
   const [zero, one] = await scaled.data();
-  assertAlmostEquals(zero, 0, 1e-6);
-  assertAlmostEquals(one, 1.5, 1e-6);
-  assertAlmostEquals((await back.data())[1], 1.1, 1e-6);
+  assertAlmostEquals(zero!, 0, 1e-6);
+  assertAlmostEquals(one!, 1.5, 1e-6);
+  assertAlmostEquals((await back.data())[1]!, 1.1, 1e-6);
 });
 
 eachDevice("vae: random weights have the names and shapes that a checkpoint has", async () => {

@@ -38,8 +38,8 @@ Deno.test("the interval of a mean is the normal one", () => {
   const { estimate, low, high } = bootstrap([values], ([x]) => mean(x), {
     resamples: 4000,
   });
-  const error = standardDeviation(values[0]) / Math.sqrt(prompts);
-  assertAlmostEquals(estimate, mean(values[0]), 1e-12);
+  const error = standardDeviation(values[0]!) / Math.sqrt(prompts);
+  assertAlmostEquals(estimate, mean(values[0]!), 1e-12);
   assertAlmostEquals((low - estimate) / error, -1.96, 0.15);
   assertAlmostEquals((high - estimate) / error, 1.96, 0.15);
 });
@@ -47,7 +47,7 @@ Deno.test("the interval of a mean is the normal one", () => {
 Deno.test("seeds are a level of their own", () => {
   // All prompts of a seed share its effect: the interval must be as wide as four seeds make it.
   const effects = [-1, 0, 0.5, 1];
-  const values = table(4, 200, (seed) => effects[seed]);
+  const values = table(4, 200, (seed) => effects[seed]!);
   const { estimate, low, high } = bootstrap([values], ([x]) => mean(x));
   assertEquals(estimate, 0.125);
   assert(high - low > 1 && low >= -1 && high <= 1);
@@ -93,11 +93,11 @@ Deno.test("a win-rate table, with an untrained method beside trained ones", () =
     { method: "base", scores: [[1, 1, 1, 1]] },
     { method: "dpo", scores: [[2, 0, 2, 2], [2, 2, 0, 1]] },
   ];
-  const [row] = winRateTable(methods, [["dpo", "base"]], { resamples: 100 });
+  const row = winRateTable(methods, [["dpo", "base"]], { resamples: 100 })[0]!;
   assertEquals([row.method, row.against, row.seeds], ["dpo", "base", 2]);
   assertEquals(row.winRate.estimate, 5.5 / 8);
   assertEquals(row.meanDifference.estimate, 11 / 8 - 1);
-  assertEquals(medianScore(methods[1]).estimate, 2);
+  assertEquals(medianScore(methods[1]!).estimate, 2);
   assertThrows(() => winRateTable(methods, [["cpo", "base"]]), RangeError, 'method "cpo"');
 });
 

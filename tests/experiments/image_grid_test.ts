@@ -5,7 +5,7 @@ import { imageGrid } from "../../lib/experiments/image_grid.ts";
 
 Deno.test("a grid shows every picture, enlarged, with room for its caption", async () => {
   const plain = (r: number, g: number, b: number, caption: string) => ({
-    pixels: Uint8Array.from({ length: 4 * 4 * 3 }, (_, i) => [r, g, b][i % 3]),
+    pixels: Uint8Array.from({ length: 4 * 4 * 3 }, (_, i) => [r, g, b][i % 3]!),
     width: 4,
     height: 4,
     caption,

@@ -74,7 +74,7 @@ Deno.test("models are compared within their seed", () => {
     ...run,
     scores: run.seed === 0 ? run.scores : {
       ...run.scores,
-      pickscore: run.scores.pickscore.map((v) => v + 100 * run.seed),
+      pickscore: run.scores.pickscore!.map((v) => v + 100 * run.seed),
     },
   }));
   const rate = find(compareMethods({ base, tuned: shifted }), "ncp-dpo", "dpo").winRate.pickscore;
@@ -94,18 +94,18 @@ Deno.test("a comparison whose models are missing is left out", () => {
 Deno.test("the verdict follows the test stated before", () => {
   const words = (r: Table1Results) => verdict(compareMethods(r));
   const claim = words(results());
-  assertStringIncludes(claim[0], "On the full data, by PickScore");
-  assertStringIncludes(claim[0], "**reproduced at this scale**: 75.0 %");
-  assertStringIncludes(claim[2], "DPO under NCP's weighting of timesteps");
+  assertStringIncludes(claim[0]!, "On the full data, by PickScore");
+  assertStringIncludes(claim[0]!, "**reproduced at this scale**: 75.0 %");
+  assertStringIncludes(claim[2]!, "DPO under NCP's weighting of timesteps");
   const swap = { dpo: "ncp-dpo", "ncp-dpo": "dpo", "dpo-tw": "dpo-tw" } as const;
   const { base, tuned } = results();
   const swapped = tuned.map((run) => ({ ...run, method: swap[run.method] }));
   assertStringIncludes(
-    words({ base, tuned: swapped })[0],
+    words({ base, tuned: swapped })[0]!,
     "**contradicted at this scale**: 25.0 %",
   );
-  const same = tuned.map((run) => ({ ...run, scores: tuned[0].scores }));
-  assertStringIncludes(words({ base, tuned: same })[0], "**not shown at this scale**: 50.0 %");
+  const same = tuned.map((run) => ({ ...run, scores: tuned[0]!.scores }));
+  assertStringIncludes(words({ base, tuned: same })[0]!, "**not shown at this scale**: 50.0 %");
 });
 
 Deno.test("the paper's numbers stand beside ours, only where the paper has them", () => {
@@ -141,8 +141,8 @@ Deno.test("the means are over prompts and seeds", () => {
     ["DPO-tw", "full"],
     ["NCP-DPO", "full"],
   ]);
-  assertAlmostEquals(table.rows[1][2] as number, 20.51);
-  assertAlmostEquals(table.rows[3][2] as number, 21.01 - 0.25);
+  assertAlmostEquals(table.rows[1]![2] as number, 20.51);
+  assertAlmostEquals(table.rows[3]![2] as number, 21.01 - 0.25);
 });
 
 Deno.test("the page and the figure hold the outcome", async () => {

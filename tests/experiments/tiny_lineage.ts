@@ -93,19 +93,19 @@ async function choices(prompts: readonly string[]): Promise<PreferenceRow[]> {
       uid: `image-${p}-${i}`,
       bytes: await encodeImage({ width: 64, height: 64, data: noise(3 * p + i) }),
     })));
-    for (const [winner, loser] of [[0, 1], [1, 2]]) {
+    for (const [winner, loser] of [[0, 1], [1, 2]] as const) {
       rows.push({
         are_different: true,
-        best_image_uid: images[winner].uid,
+        best_image_uid: images[winner]!.uid,
         caption,
         created_at: new Date(Date.UTC(2024, 0, 1, 0, 0, rows.length)),
         has_label: true,
-        image_0_uid: images[winner].uid,
+        image_0_uid: images[winner]!.uid,
         image_0_url: "",
-        image_1_uid: images[loser].uid,
+        image_1_uid: images[loser]!.uid,
         image_1_url: "",
-        jpg_0: images[winner].bytes,
-        jpg_1: images[loser].bytes,
+        jpg_0: images[winner]!.bytes,
+        jpg_1: images[loser]!.bytes,
         label_0: 1,
         label_1: 0,
         model_0: "tiny",

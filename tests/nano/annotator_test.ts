@@ -16,10 +16,10 @@ Deno.test("sessions show six images; the winner stays", () => {
     const session = choices.slice(from, from + 5);
     assertEquals(new Set(session.flatMap(({ image0, image1 }) => [image0, image1])).size, 6);
     for (let i = 1; i < 5; i++) {
-      const { image0, image1, label0 } = session[i - 1];
+      const { image0, image1, label0 } = session[i - 1]!;
       if (label0 === 0.5) continue;
       const winner = label0 === 1 ? image0 : image1;
-      assert(session[i].image0 === winner || session[i].image1 === winner);
+      assert(session[i]!.image0 === winner || session[i]!.image1 === winner);
     }
   }
 });
@@ -31,7 +31,7 @@ Deno.test("choices follow the utility, with ties and noise", () => {
   assert(ties > 0.05 && ties < 0.2, `ties ${ties}`);
   const right =
     decided.filter(({ prompt, image0, image1, label0 }) =>
-      (utilities[prompt][image0] > utilities[prompt][image1]) === (label0 === 1)
+      (utilities[prompt]![image0]! > utilities[prompt]![image1]!) === (label0 === 1)
     ).length / decided.length;
   assert(right > 0.7 && right < 0.9, `right ${right}`);
   const left = decided.filter(({ label0 }) => label0 === 1).length / decided.length;
@@ -40,7 +40,7 @@ Deno.test("choices follow the utility, with ties and noise", () => {
 
 Deno.test("without noise the best image wins every session", () => {
   const choices = annotate([[0, 1, 2, 3, 4, 5]], { seed: 1, temperature: 0, tieThreshold: 0 });
-  const last = choices[4];
+  const last = choices[4]!;
   assertEquals(last.label0 === 1 ? last.image0 : last.image1, 5);
   assertThrows(() => annotate([[1, 2]], { seed: 1 }), RangeError, "prompt 0 has only 2");
 });

@@ -14,7 +14,7 @@ Deno.test("clean pictures are aligned and appealing", () => {
   });
   assert(mean(judgements.map(({ alignment }) => alignment)) > 0.985);
   assertAlmostEquals(mean(judgements.map(({ appeal }) => appeal)), 0.96, 0.01);
-  const { alignment, appeal, utility } = judgements[0];
+  const { alignment, appeal, utility } = judgements[0]!;
   assertAlmostEquals(utility, 2 * alignment + 1.5 * appeal, 1e-12);
 });
 
@@ -27,7 +27,7 @@ Deno.test("wrong attributes cost alignment, degradations cost appeal", () => {
     if (wrong && degradations === 0) groups.wrong.push([alignment, appeal]);
     if (!wrong && degradations > 0) groups.degraded.push([alignment, appeal]);
   }
-  const of = (group: number[][], at: number) => mean(group.map((pair) => pair[at]));
+  const of = (group: number[][], at: number) => mean(group.map((pair) => pair[at]!));
   assert(of(groups.wrong, 0) < of(groups.fine, 0) - 0.2);
   assertAlmostEquals(of(groups.wrong, 1), of(groups.fine, 1), 0.03);
   assert(of(groups.degraded, 1) < of(groups.fine, 1) - 0.3);

@@ -3,12 +3,12 @@ import { allCaptions, captionText, grammarWords } from "../../lib/nano/caption.t
 import { tokenizerFiles } from "../../lib/nano/tokenizer_files.ts";
 
 const files = tokenizerFiles();
-const vocab: Record<string, number> = JSON.parse(files["vocab.json"]);
+const vocab: Record<string, number> = JSON.parse(files["vocab.json"]!);
 
 /** CLIP's byte-pair encoding of one lower-case word, written independently of the library. */
 function encode(word: string): string[] {
   const ranks = new Map(
-    files["merges.txt"].trim().split("\n").slice(1).map((line, i) => [line, i]),
+    files["merges.txt"]!.trim().split("\n").slice(1).map((line, i) => [line, i]),
   );
   let parts = [...word].map((letter, i) => i === word.length - 1 ? letter + "</w>" : letter);
   while (parts.length > 1) {
@@ -18,8 +18,8 @@ function encode(word: string): string[] {
     const best = pairs.find((pair) => ranks.get(pair) === rank)!;
     const next: string[] = [];
     for (let i = 0; i < parts.length; i++) {
-      if (pairs[i] === best) next.push(parts[i] + parts[++i]);
-      else next.push(parts[i]);
+      if (pairs[i] === best) next.push(parts[i]! + parts[++i]!);
+      else next.push(parts[i]!);
     }
     parts = next;
   }
@@ -44,7 +44,7 @@ Deno.test("ids are dense, the end token is the last, captions fit", () => {
   const ids = Object.values(vocab);
   assertEquals(ids, ids.map((_, i) => i));
   assertEquals(vocab["<|endoftext|>"], ids.length - 1);
-  const config = JSON.parse(files["tokenizer_config.json"]);
+  const config = JSON.parse(files["tokenizer_config.json"]!);
   assertEquals(config.model_max_length, 16);
   for (const caption of allCaptions(2)) assert(captionText(caption).split(" ").length + 2 <= 16);
 });

@@ -7,6 +7,7 @@ import {
   fromBytes,
   IMAGE_VALUES,
   PALETTE,
+  type Placement,
   placeObjects,
   renderScene,
   toBytes,
@@ -36,7 +37,7 @@ Deno.test("a scene has its palette colours where its objects are", () => {
   }]);
   const at = (x: number, y: number) => [...pixels.slice((y * 64 + x) * 3, (y * 64 + x) * 3 + 3)];
   const near = (actual: number[], expected: readonly number[]) =>
-    actual.forEach((value, i) => assertAlmostEquals(value, expected[i], 1e-6));
+    actual.forEach((value, i) => assertAlmostEquals(value, expected[i]!, 1e-6));
   near(at(30, 17), PALETTE.red);
   near(at(34, 46), PALETTE.blue);
   near(at(2, 2), PALETTE.light);
@@ -48,7 +49,7 @@ Deno.test("objects lie inside the image, in their relation", () => {
     "a large red triangle right of a large blue cross on a dark background",
   );
   for (let i = 0; i < 200; i++) {
-    const [first, second] = placeObjects(caption, random);
+    const [first, second] = placeObjects(caption, random) as [Placement, Placement];
     assert(first.x - second.x > 15);
     for (const { x, y } of [first, second]) assert(Math.min(x, y, 64 - x, 64 - y) > 12);
   }
@@ -79,7 +80,7 @@ Deno.test("each degradation changes the picture and stays in range", () => {
   for (const kind of DEGRADATIONS) {
     const pixels = clean.slice();
     applyDegradation(pixels, kind, generator({ seed: 1, stream: 1, step: 0 }));
-    assert(pixels.some((value, i) => Math.abs(value - clean[i]) > 0.05), kind);
+    assert(pixels.some((value, i) => Math.abs(value - clean[i]!) > 0.05), kind);
     assert(pixels.every((value) => value >= 0 && value <= 1), kind);
   }
 });

@@ -6,11 +6,11 @@ import { decodeF16, jit, leavesOf, type Tensor, tensor } from "../../lib/tensor/
 import { goldenCases, goldenPath, relativeError } from "../diffusion/golden.ts";
 import { eachDevice } from "../tensor/devices.ts";
 
-const [golden] = goldenCases("adamw8bit") as unknown as {
+const [golden] = goldenCases("adamw8bit") as unknown as [{
   golden: string;
   lr: number;
   params: { name: string; steps: number }[];
-}[];
+}];
 const file = await openSafetensors(goldenPath(golden.golden));
 
 Deno.test("dynamicMap: agrees with bitsandbytes", async () => {
@@ -59,7 +59,9 @@ for (const { name, steps } of golden.params.filter((p) => p.name !== "small")) {
         // A value on the border of two codes may fall on either side by the last bit.
         const found = (await codes.data()).subarray(0, expected.length);
         const map = dynamicMap(signed);
-        const off = expected.filter((code, i) => Math.abs(map[code] - map[found[i]]) > 1e-6).length;
+        const off = expected.filter((code, i) =>
+          Math.abs(map[code]! - map[found[i]!]!) > 1e-6
+        ).length;
         assert(off <= expected.length / 1000, `${kind} after step ${n}: ${off} codes differ`);
       }
     }

@@ -9,12 +9,12 @@ import { goldenCases, goldenPath, relativeError } from "../diffusion/golden.ts";
 import { eachDevice } from "../tensor/devices.ts";
 
 eachDevice("adamw: five compiled steps over packed parameters agree with PyTorch", async () => {
-  const [golden] = goldenCases("adamw") as unknown as {
+  const [golden] = goldenCases("adamw") as unknown as [{
     golden: string;
     params: string[];
     lr: number;
     steps: number;
-  }[];
+  }];
   const file = await openSafetensors(goldenPath(golden.golden));
   const packing = layOut(
     golden.params.map((name) => [name, file.entries.get(`param.${name}.0`)!.shape] as const),
@@ -55,11 +55,11 @@ eachDevice("adamw: five compiled steps over packed parameters agree with PyTorch
 });
 
 eachDevice("clipGradNorm: agrees with PyTorch above and below the limit", async () => {
-  const [golden] = goldenCases("clip-grad-norm") as unknown as {
+  const [golden] = goldenCases("clip-grad-norm") as unknown as [{
     golden: string;
     max_norm: number;
     names: string[];
-  }[];
+  }];
   const file = await openSafetensors(goldenPath(golden.golden));
   for (const name of golden.names) {
     const read = async (key: string) => await file.read(key) as Float32Array;
@@ -69,9 +69,9 @@ eachDevice("clipGradNorm: agrees with PyTorch above and below the limit", async 
     }));
     const { gradients, norm } = clipGradNorm(given, golden.max_norm);
     await realize(norm, ...gradients);
-    assertAlmostEquals(await norm.item(), (await read(`norm.${name}`))[0], 1e-5);
+    assertAlmostEquals(await norm.item(), (await read(`norm.${name}`))[0]!, 1e-5);
     for (const [i, k] of ["a", "b"].entries()) {
-      const error = relativeError(await gradients[i].data(), await read(`clipped.${name}.${k}`));
+      const error = relativeError(await gradients[i]!.data(), await read(`clipped.${name}.${k}`));
       assert(error < 1e-6, `${name} ${k}: relative error ${error}`);
     }
     [norm, ...gradients].forEach((t) => t.dispose());

@@ -52,7 +52,7 @@ for (const { name, model, golden, lora: path, rank, alpha, targets } of cases) {
     const expected: number[] = [];
     for (const [i, { module, names }] of halves.entries()) {
       const key = names.map((n) => `grad.unet.${module}.${n}.weight`).find((n) => file.has(n))!;
-      found.push(...await gradients[i].data());
+      found.push(...await gradients[i]!.data());
       expected.push(...await file.values(key));
     }
     const error = relativeError(found, expected);

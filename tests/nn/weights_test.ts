@@ -143,7 +143,7 @@ Deno.test("checkParameters: missing tensors, wrong shapes and types", () => {
   const parameters = convParameters("conv_in", 4, 8, 3);
   const check = (entries: [string, Tensor][]) => () =>
     checkParameters(new Weights(new Map(entries), { source: "unet" }), parameters);
-  const [weight, bias] = initialise(parameters, 1);
+  const [weight, bias] = [...initialise(parameters, 1)] as [[string, Tensor], [string, Tensor]];
   check([weight, bias])();
   assertThrows(check([]), Error, 'no tensor "conv_in.weight" in unet');
   assertThrows(check([]), Error, "(1 more are missing)");

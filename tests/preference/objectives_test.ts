@@ -96,7 +96,7 @@ for (const golden of cases) {
           ...method,
           beta: golden.beta ?? 1,
           lambda: golden.lambda ?? 0,
-          features: choices[golden.features ?? "down"],
+          features: choices[golden.features ?? "down"]!,
         },
       );
       const halves = [...lora.layers].flatMap(([module, { down, up }]) => [
@@ -124,7 +124,7 @@ for (const golden of cases) {
       const all: number[] = [];
       const expected: number[] = [];
       for (const [i, { name }] of halves.entries()) {
-        all.push(...await gradients[i].data());
+        all.push(...await gradients[i]!.data());
         expected.push(...await file.values(name));
       }
       const error = relativeError(all, expected);
@@ -138,7 +138,7 @@ for (const golden of cases) {
 }
 
 eachDevice("reverseStep: noising and the step back agree with PyTorch", async () => {
-  const { base, file, batch } = await open(cases[0]);
+  const { base, file, batch } = await open(cases[0]!);
   const c = coefficientsOf(batch.coefficients);
   const sample = noisy(batch.latents, batch.epsilon, c);
   const previous = reverseStep(sample, batch.epsilon, batch.z, c);
@@ -155,20 +155,20 @@ eachDevice("negativeLogSigmoid: value and gradient over the whole range", async 
   const points = [-200, -30, -1, 0, 1, 30, 200];
   const x = tensor(points, [points.length]);
   const y = negativeLogSigmoid(x);
-  const [dx] = grad(y.sum(), [x]);
+  const dx = grad(y.sum(), [x])[0]!;
   await realize(y, dx);
   const values = await y.data();
   const slopes = await dx.data();
   points.forEach((p, i) => {
-    assertAlmostEquals(values[i], Math.max(-p, 0) + Math.log1p(Math.exp(-Math.abs(p))), 1e-5);
-    assertAlmostEquals(slopes[i], -1 / (1 + Math.exp(p)), 1e-6);
+    assertAlmostEquals(values[i]!, Math.max(-p, 0) + Math.log1p(Math.exp(-Math.abs(p))), 1e-5);
+    assertAlmostEquals(slopes[i]!, -1 / (1 + Math.exp(p)), 1e-6);
   });
   [x, y, dx].forEach((t) => t.dispose());
 });
 
 Deno.test("timestepWeight: linear in log between knots, constant outside", () => {
   const weight = { knots: [10, 20], ratios: [1, 100] };
-  for (const [t, ratio] of [[1, 1], [10, 1], [15, 10], [20, 100], [999, 100]]) {
+  for (const [t, ratio] of [[1, 1], [10, 1], [15, 10], [20, 100], [999, 100]] as const) {
     assertAlmostEquals(timestepWeight(weight, t), ratio, 1e-9);
   }
 });

@@ -90,7 +90,8 @@ for (
     const result = await train({ ...setting, options, runDirectory: broken });
 
     for (const file of ["checkpoint.safetensors", "pytorch_lora_weights.safetensors"]) {
-      const [a, b] = await Promise.all([whole, broken].map((d) => Deno.readFile(`${d}/${file}`)));
+      const a = await Deno.readFile(`${whole}/${file}`);
+      const b = await Deno.readFile(`${broken}/${file}`);
       assertEquals(a.length, b.length);
       assert(a.every((byte, i) => byte === b[i]), `${file} differs`);
     }
@@ -100,7 +101,7 @@ for (
       ),
     );
     assertEquals(lines[1], lines[0]);
-    assertEquals(lines[0].map((line) => line.step), [1, 2, 3, 4, 5]);
+    assertEquals(lines[0]!.map((line) => line.step), [1, 2, 3, 4, 5]);
     assertEquals(result.metrics.length, 5);
     const lora = await loadLora(result.lora, setting.base);
     for (const { up } of lora.layers.values()) {
@@ -123,11 +124,11 @@ eachDevice(
     await Deno.remove(runDirectory, { recursive: true });
     const { metrics } = await train({ ...setting, options, runDirectory });
     assertEquals(getDevice().liveBytes, before);
-    assertAlmostEquals(metrics[0].loss, Math.LN2, 1e-6);
-    assertEquals([metrics[0].logitMean, metrics[0].logitStd, metrics[0].accuracy], [0, 0, 0.5]);
-    assertEquals(metrics[0].winnerError, metrics[0].referenceWinnerError);
-    assert(metrics[0].gradientNorm > 0);
-    assert(metrics[1].logitStd! > 0);
+    assertAlmostEquals(metrics[0]!.loss, Math.LN2, 1e-6);
+    assertEquals([metrics[0]!.logitMean, metrics[0]!.logitStd, metrics[0]!.accuracy], [0, 0, 0.5]);
+    assertEquals(metrics[0]!.winnerError, metrics[0]!.referenceWinnerError);
+    assert(metrics[0]!.gradientNorm > 0);
+    assert(metrics[1]!.logitStd! > 0);
     setting.base.dispose();
     await Deno.remove(runDirectory, { recursive: true });
   },
@@ -138,7 +139,8 @@ eachDevice("train: every method takes a step", async () => {
   for (const method of ["sft", "ncp-sft", "ncp-cpo", "dpo-tw"] as MethodName[]) {
     const runDirectory = `${folder}/${method}`;
     const options = { ...small, method, steps: 1, features: "levels" } as const;
-    const { metrics: [first] } = await train({ ...setting, options, runDirectory });
+    const { metrics } = await train({ ...setting, options, runDirectory });
+    const first = metrics[0]!;
     assert(first.loss > 0 && first.gradientNorm > 0, `${method}: ${JSON.stringify(first)}`);
     assertEquals("accuracy" in first, !method.endsWith("sft"));
     await Deno.remove(runDirectory, { recursive: true });

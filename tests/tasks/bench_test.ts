@@ -21,7 +21,7 @@ const row = (name: string, shape: string): BenchRow => ({
 Deno.test("rows are compared with another library's of the same name and shape", () => {
   const rows = [row("gemm", "8x8x8"), row("gemm", "9x9x9")];
   const found = [{ name: "gemm", shape: "8x8x8", seconds: 0.001 }];
-  const [same, other] = compare(rows, "PyTorch", found);
+  const [same, other] = compare(rows, "PyTorch", found) as [BenchRow, BenchRow];
   assertEquals(same.others, { PyTorch: { seconds: 0.001, ratio: 2 } });
   assertEquals(other, rows[1]);
   assertEquals(benchTable([same, other]).split("\n"), [

@@ -108,9 +108,9 @@ Deno.test("damaged and unsuitable files are explained, and nothing is left behin
   const column = await train(narrow);
   const cut = await train(`${folder}/cut.parquet`);
   await Deno.writeFile(unet, whole.subarray(0, whole.length - 100));
-  const truncated = await generate(prompts[0]);
+  const truncated = await generate(prompts[0]!);
   await Deno.remove(unet);
-  const missing = await generate(prompts[0]);
+  const missing = await generate(prompts[0]!);
 
   const expected = [
     [long, "at most 16 fit"],
@@ -133,7 +133,7 @@ Deno.test({
   // Elsewhere a driver cannot be hidden from a process.
   ignore: Deno.build.os !== "linux",
   async fn() {
-    const { code, stderr } = await task("generate", "--prompt", prompts[0], "--device", "webgpu");
+    const { code, stderr } = await task("generate", "--prompt", prompts[0]!, "--device", "webgpu");
     assertEquals(code, 2, stderr);
     assertStringIncludes(stderr, "--device webgpu: WebGPU found no adapter");
   },

@@ -21,8 +21,8 @@ Deno.test("the line has the share, the rate, the time left and the note", () => 
   ]);
   time = 20_000;
   progress.update(100, 100);
-  assertEquals(display.lines[2].last, true);
-  assertStringIncludes(display.lines[2].line, "took 20 s");
+  assertEquals(display.lines[2]!.last, true);
+  assertStringIncludes(display.lines[2]!.line, "took 20 s");
   progress.update(100, 100);
   assertEquals(display.lines.length, 3);
 });
@@ -34,7 +34,7 @@ Deno.test("what an earlier process did is not part of the rate", () => {
   progress.update(90, 100);
   time = 10_000;
   progress.update(95, 100);
-  assertStringIncludes(display.lines[1].line, "2.0 s per step  10 s left");
+  assertStringIncludes(display.lines[1]!.line, "2.0 s per step  10 s left");
 });
 
 Deno.test("lines come no faster than the display wants, but the last one always comes", () => {

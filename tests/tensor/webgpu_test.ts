@@ -23,6 +23,9 @@ import { openWebGpu, type WebGpuBackend } from "../../lib/tensor/webgpu/mod.ts";
 import { planArena } from "../../lib/tensor/webgpu/program.ts";
 import { contiguousStrides, sizeOf } from "../../lib/tensor/webgpu/walk.ts";
 
+/** A coordinate of an image or a kernel. */
+type Four = [number, number, number, number];
+
 let backend: WebGpuBackend | undefined;
 let absence = "";
 try {
@@ -116,7 +119,7 @@ const OPERATIONS: Record<Op, (a: number, b: number) => number> = {
 };
 
 function address({ strides, offset }: Access, at: readonly number[]): number {
-  return strides.reduce((sum, stride, axis) => sum + stride * at[axis], offset);
+  return strides.reduce((sum, stride, axis) => sum + stride * at[axis]!, offset);
 }
 
 function evaluate(
@@ -131,9 +134,9 @@ function evaluate(
     case "const":
       return expr.value;
     case "load":
-      return memory[inputs[expr.input].slot][address(inputs[expr.input], at)];
+      return memory[inputs[expr.input]!.slot]![address(inputs[expr.input]!, at)]!;
     case "take":
-      return memory[inputs[expr.input].slot][inputs[expr.input].offset + go(expr.index)];
+      return memory[inputs[expr.input]!.slot]![inputs[expr.input]!.offset + go(expr.index)]!;
     case "acc":
       return result;
     case "unary":
@@ -155,8 +158,8 @@ function* coordinates(shape: readonly number[]): Generator<number[]> {
     const at: number[] = [];
     let rest = i;
     for (let axis = shape.length - 1; axis >= 0; axis--) {
-      at[axis] = rest % shape[axis];
-      rest = Math.floor(rest / shape[axis]);
+      at[axis] = rest % shape[axis]!;
+      rest = Math.floor(rest / shape[axis]!);
     }
     yield at;
   }
@@ -165,7 +168,7 @@ function* coordinates(shape: readonly number[]): Generator<number[]> {
 function reference(kernel: Kernel, memory: Memory): void {
   const store = (at: readonly number[], value: number) => {
     const { dtype, slot } = kernel.output;
-    memory[slot][address(kernel.output, at)] = dtype === "u8" ? value & 255 : value;
+    memory[slot]![address(kernel.output, at)] = dtype === "u8" ? value & 255 : value;
   };
   const finish = (at: readonly number[], value: number) => {
     const epilogue = "epilogue" in kernel ? kernel.epilogue : undefined;
@@ -196,11 +199,11 @@ function reference(kernel: Kernel, memory: Memory): void {
       const { a, b, batch, m, n, k } = kernel;
       for (const at of coordinates([...batch, m, n])) {
         const z = at.slice(0, -2);
-        const [row, column] = at.slice(-2);
+        const [row, column] = at.slice(-2) as [number, number];
         let sum = 0;
         for (let i = 0; i < k; i++) {
-          sum += memory[a.slot][address(a, [...z, row, i])] *
-            memory[b.slot][address(b, [...z, i, column])];
+          sum += memory[a.slot]![address(a, [...z, row, i])]! *
+            memory[b.slot]![address(b, [...z, i, column])]!;
         }
         finish(at, sum);
       }
@@ -213,11 +216,11 @@ function reference(kernel: Kernel, memory: Memory): void {
       const w = [s.kernelHeight, s.kernelWidth, s.inChannels, s.outChannels];
       const [aShape, bShape, shape] = { forward: [x, w, y], input: [y, w, x], weight: [x, y, w] }[
         variant
-      ];
+      ] as [number[], number[], number[]];
       const sums = new Array<number>(sizeOf(shape)).fill(0);
       const at = (of: readonly number[], c: number[]) => address(access(0, of), c);
-      for (const [n, oh, ow, co] of coordinates(y)) {
-        for (const [kh, kw, ci] of coordinates(w.slice(0, 3))) {
+      for (const [n, oh, ow, co] of coordinates(y) as Iterable<Four>) {
+        for (const [kh, kw, ci] of coordinates(w.slice(0, 3)) as Iterable<Four>) {
           const [ih, iw] = [oh * s.stride + kh - s.padTop, ow * s.stride + kw - s.padLeft];
           if (ih < 0 || ih >= s.height || iw < 0 || iw >= s.width) continue;
           const places = { x: [n, ih, iw, ci], y: [n, oh, ow, co], w: [kh, kw, ci, co] };
@@ -225,23 +228,23 @@ function reference(kernel: Kernel, memory: Memory): void {
             forward: [places.x, places.w, places.y],
             input: [places.y, places.w, places.x],
             weight: [places.x, places.y, places.w],
-          }[variant];
-          sums[at(shape, po)] += memory[a.slot][a.offset + at(aShape, pa)] *
-            memory[b.slot][b.offset + at(bShape, pb)];
+          }[variant] as [Four, Four, Four];
+          sums[at(shape, po)]! += memory[a.slot]![a.offset + at(aShape, pa)]! *
+            memory[b.slot]![b.offset + at(bShape, pb)]!;
         }
       }
       let i = 0;
-      for (const c of coordinates(shape)) finish(c, sums[i++]);
+      for (const c of coordinates(shape)) finish(c, sums[i++]!);
       break;
     }
     case "scatter": {
       const { index, values, output, size, width, count } = kernel;
-      for (let i = 0; i < size * width; i++) memory[output.slot][output.offset + i] = 0;
+      for (let i = 0; i < size * width; i++) memory[output.slot]![output.offset + i] = 0;
       for (let j = 0; j < count; j++) {
-        const row = memory[index.slot][index.offset + j];
+        const row = memory[index.slot]![index.offset + j]!;
         for (let c = 0; c < width; c++) {
-          memory[output.slot][output.offset + row * width + c] +=
-            memory[values.slot][values.offset + j * width + c];
+          memory[output.slot]![output.offset + row * width + c]! +=
+            memory[values.slot]![values.offset + j * width + c]!;
         }
       }
       break;
@@ -334,14 +337,14 @@ async function check(
   const memory = contents.map(({ values }) => [...values]);
   for (const kernel of kernels) reference(kernel, memory);
   const { slot } = kernels.at(-1)!.output;
-  const found = decode(await gpu.read(buffers[slot]), contents[slot].dtype);
+  const found = decode(await gpu.read(buffers[slot]!), contents[slot]!.dtype);
   program.dispose();
   buffers.forEach((buffer) => gpu.free(buffer));
   assertEquals(gpu.liveBytes, before, "memory is given back");
-  assertEquals(found.length, memory[slot].length);
-  memory[slot].forEach((expected, i) => {
+  assertEquals(found.length, memory[slot]!.length);
+  memory[slot]!.forEach((expected, i) => {
     const same = Object.is(found[i], expected) || found[i] === expected ||
-      Math.abs(found[i] - expected) <= tolerance * Math.max(1, Math.abs(expected));
+      Math.abs(found[i]! - expected) <= tolerance * Math.max(1, Math.abs(expected));
     assert(same, `${kernels.at(-1)!.name}: element ${i} is ${found[i]}, expected ${expected}`);
   });
   return found;
@@ -428,7 +431,7 @@ gpuTest("erf and tanh are exact to few units in the last place near 0", async (g
     const kernel = map([1000], [access(0, [1000])], access(1, [1000]), unary(op, load(0)));
     const found = await check(gpu, [kernel], [{ dtype: "f32", values }, floats(1000, 1)]);
     found.forEach((y, i) => {
-      const expected = FUNCTIONS[op](values[i]);
+      const expected = FUNCTIONS[op](values[i]!);
       assert(Math.abs(y - expected) <= 4e-7 * expected, `${op}(${values[i]}) = ${y}`);
     });
   }
@@ -669,16 +672,16 @@ gpuTest("the large tile of matrix products", async (gpu) => {
   };
   const [a, b] = [random(m * k, 1), random(k * n, 2)];
   const buffers = [m * k, k * n, m * n].map((size) => gpu.allocate(size * 4));
-  gpu.write(buffers[0], encode(a, "f32"));
-  gpu.write(buffers[1], encode(b, "f32"));
+  gpu.write(buffers[0]!, encode(a, "f32"));
+  gpu.write(buffers[1]!, encode(b, "f32"));
   const program = gpu.compile([kernel], buffers.map(({ bytes }) => ({ kind: "external", bytes })));
   program.run(buffers);
-  const found = decode(await gpu.read(buffers[2]), "f32");
+  const found = decode(await gpu.read(buffers[2]!), "f32");
   for (let i = 0; i < m * n; i += 101) {
     const [row, column] = [Math.floor(i / n), i % n];
     let sum = 0;
-    for (let j = 0; j < k; j++) sum += a[row * k + j] * b[j * n + column];
-    assert(Math.abs(found[i] - sum) < 1e-5, `element ${row}, ${column}`);
+    for (let j = 0; j < k; j++) sum += a[row * k + j]! * b[j * n + column]!;
+    assert(Math.abs(found[i]! - sum) < 1e-5, `element ${row}, ${column}`);
   }
   program.dispose();
   buffers.forEach((buffer) => gpu.free(buffer));
@@ -740,9 +743,11 @@ gpuTest("convolutions and their gradients", async (gpu) => {
     { size: [2, 17, 17], ci: 3, co: 5, kernel: [3, 3], stride: 1, pad: [1, 1, 1, 1] },
     { size: [1, 8, 6], ci: 3, co: 8, kernel: [2, 2], stride: 2, pad: [0, 0, 0, 0] },
   ];
-  for (const { size: [batch, height, width], ci, co, kernel: [kh, kw], stride, pad } of cases) {
-    const outHeight = Math.floor((height + pad[0] + pad[1] - kh) / stride) + 1;
-    const outWidth = Math.floor((width + pad[2] + pad[3] - kw) / stride) + 1;
+  for (const { size, ci, co, kernel, stride, pad } of cases) {
+    const [batch, height, width] = size as [number, number, number];
+    const [kh, kw] = kernel as [number, number];
+    const outHeight = Math.floor((height + pad[0]! + pad[1]! - kh) / stride) + 1;
+    const outWidth = Math.floor((width + pad[2]! + pad[3]! - kw) / stride) + 1;
     const conv = {
       batch,
       height,
@@ -754,15 +759,15 @@ gpuTest("convolutions and their gradients", async (gpu) => {
       kernelHeight: kh,
       kernelWidth: kw,
       stride,
-      padTop: pad[0],
-      padLeft: pad[2],
+      padTop: pad[0]!,
+      padLeft: pad[2]!,
     };
     const x = [batch, height, width, ci];
     const y = [batch, outHeight, outWidth, co];
     const w = [kh, kw, ci, co];
     const operands = { forward: [x, w, y], input: [y, w, x], weight: [x, y, w] };
     for (const variant of ["forward", "input", "weight"] as const) {
-      const [a, b, output] = operands[variant];
+      const [a, b, output] = operands[variant] as [Four, Four, Four];
       const dtype = variant === "weight" ? "f32" : "f16";
       const kernel: ConvKernel = {
         kind: "conv2d",
@@ -788,7 +793,7 @@ gpuTest("convolutions and their gradients", async (gpu) => {
             expr: binary("max", binary("add", acc, load(0)), constant(0)),
           },
         }],
-        [...contents, floats(output[3], 4)],
+        [...contents, floats(output[3]!, 4)],
         3e-5,
       );
     }
@@ -796,7 +801,9 @@ gpuTest("convolutions and their gradients", async (gpu) => {
 });
 
 gpuTest("scatters add in order, whatever the indices", async (gpu) => {
-  for (const [size, width, count] of [[5, 3, 20], [300, 130, 7], [4, 1, 0], [1, 1, 9]]) {
+  for (
+    const [size, width, count] of [[5, 3, 20], [300, 130, 7], [4, 1, 0], [1, 1, 9]] as const
+  ) {
     await check(gpu, [{
       kind: "scatter",
       name: "scatter",
@@ -832,25 +839,25 @@ gpuTest("programs share arena memory, run again and take other buffers", async (
   const program = gpu.compile(kernels, slots);
   assertEquals(program.arenaBytes, 1024);
   const buffers = Array.from({ length: 3 }, () => gpu.allocate(bytes));
-  gpu.write(buffers[0], encode(new Array(n).fill(1), "f32"));
-  program.run([buffers[0], buffers[1]]);
-  program.run([buffers[1], buffers[2]]);
-  program.run([buffers[2], buffers[0]]);
+  gpu.write(buffers[0]!, encode(new Array(n).fill(1), "f32"));
+  program.run([buffers[0]!, buffers[1]!]);
+  program.run([buffers[1]!, buffers[2]!]);
+  program.run([buffers[2]!, buffers[0]!]);
   const found = await Promise.all(buffers.map((buffer) => gpu.read(buffer, 0, 8)));
   assertEquals(found.map((data) => decode(data, "f32")), [[13, 13], [5, 5], [9, 9]]);
 
-  assertThrows(() => program.run([buffers[0]]), RangeError, "2 external slots");
+  assertThrows(() => program.run([buffers[0]!]), RangeError, "2 external slots");
   program.dispose();
-  assertThrows(() => program.run([buffers[0], buffers[1]]), Error, "disposed");
+  assertThrows(() => program.run([buffers[0]!, buffers[1]!]), Error, "disposed");
 
   // In place: one slot read and written.
   const inPlace = gpu.compile([step(0, 0, "in place")], [{ kind: "external", bytes }]);
-  inPlace.run([buffers[0]]);
-  assertEquals(decode(await gpu.read(buffers[0], 0, 4), "f32"), [14]);
+  inPlace.run([buffers[0]!]);
+  assertEquals(decode(await gpu.read(buffers[0]!, 0, 4), "f32"), [14]);
   inPlace.dispose();
 
-  const aliased = gpu.compile([step(0, 1, "aliased")], [slots[0], slots[0]]);
-  assertThrows(() => aliased.run([buffers[0], buffers[0]]), Error, 'Kernel "aliased"');
+  const aliased = gpu.compile([step(0, 1, "aliased")], [slots[0]!, slots[0]!]);
+  assertThrows(() => aliased.run([buffers[0]!, buffers[0]!]), Error, 'Kernel "aliased"');
   aliased.dispose();
   buffers.forEach((buffer) => gpu.free(buffer));
 });

@@ -22,7 +22,7 @@ export function trainingImages(seed: number, first: number, count: number): Floa
   for (let i = 0; i < count; i++) {
     trainingExample(seed, first + i, data.subarray(i * IMAGE_VALUES, (i + 1) * IMAGE_VALUES));
   }
-  for (let i = 0; i < data.length; i++) data[i] = 2 * data[i] - 1;
+  for (let i = 0; i < data.length; i++) data[i] = 2 * data[i]! - 1;
   return data;
 }
 

@@ -86,9 +86,9 @@ export async function trainBase(
       const ids = new Int32Array(BATCH * length);
       const coefficients = new Float32Array(BATCH * 3);
       for (let i = 0; i < BATCH; i++) {
-        original.set(latents.subarray(pick[i] * 1024, (pick[i] + 1) * 1024), i * 1024);
-        ids.set(drop[i] < EMPTY ? empty : captions[pick[i]], i * length);
-        const kept = alphasCumprod[times[i]];
+        original.set(latents.subarray(pick[i]! * 1024, (pick[i]! + 1) * 1024), i * 1024);
+        ids.set(drop[i]! < EMPTY ? empty : captions[pick[i]!]!, i * length);
+        const kept = alphasCumprod[times[i]!]!;
         const weight = 1 + Math.min((1 - kept) / kept, LARGEST_WEIGHT);
         coefficients.set([Math.sqrt(kept), Math.sqrt(1 - kept), weight], i * 3);
       }
@@ -109,7 +109,7 @@ export async function trainBase(
     loss: (w, { original, noise, ids, eos, timestep, coefficients }) => {
       const [signal, sigma, weight] = coefficients.split(1, 3).map((c) =>
         c.reshape([BATCH, 1, 1, 1])
-      );
+      ) as [Tensor, Tensor, Tensor];
       const sample = original.mul(signal).add(noise.mul(sigma));
       const context = clipText(text, tower, { ids, eos }).hidden;
       const error = unet(w, UNET, { sample, timestep, context }).sub(noise).square().mean([

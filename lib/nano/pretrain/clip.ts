@@ -20,16 +20,16 @@ const BATCH = 128;
 export function nanoTokenizer(): ClipTokenizer {
   const files = tokenizerFiles();
   return new ClipTokenizer({
-    vocab: JSON.parse(files["vocab.json"]),
-    merges: files["merges.txt"],
-    config: JSON.parse(files["tokenizer_config.json"]),
+    vocab: JSON.parse(files["vocab.json"]!),
+    merges: files["merges.txt"]!,
+    config: JSON.parse(files["tokenizer_config.json"]!),
   });
 }
 
 /** Colours in [0, 1] as CLIP sees them: `(x - mean) / std` per channel, in place. */
 export function normaliseColours(pixels: Float32Array): Float32Array {
   for (let i = 0; i < pixels.length; i++) {
-    pixels[i] = (pixels[i] - CLIP_MEAN[i % 3]) / CLIP_STD[i % 3];
+    pixels[i] = (pixels[i]! - CLIP_MEAN[i % 3]!) / CLIP_STD[i % 3]!;
   }
   return pixels;
 }

@@ -14,7 +14,7 @@ import {
 import { MODEL_MAX_LENGTH, tokenizerFiles } from "../tokenizer_files.ts";
 
 /** Tokens of the vocabulary; the last is the end token. */
-export const VOCABULARY: number = Object.keys(JSON.parse(tokenizerFiles()["vocab.json"])).length;
+export const VOCABULARY: number = Object.keys(JSON.parse(tokenizerFiles()["vocab.json"]!)).length;
 
 /** An autoencoder from 64x64 pixels to 4x16x16. */
 export const VAE: VaeConfig = vaeConfig({

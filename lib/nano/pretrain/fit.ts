@@ -15,7 +15,7 @@ import { grad, jit, leavesOf, type Tensor, tensor, type Tree } from "../../tenso
 export type Batch = { readonly [name: string]: Tensor };
 
 /** What to fit and how. */
-export interface Fit {
+export interface Fit<B extends Batch = Batch> {
   /** For messages and the file names. */
   readonly name: string;
   /** Where the checkpoint and the losses go; made if missing. */
@@ -35,9 +35,9 @@ export interface Fit {
   /** Determines the data; part of what a checkpoint must agree with. */
   readonly seed: number;
   /** The data of step 1, 2, ... */
-  batch(step: number): Batch | Promise<Batch>;
+  batch(step: number): B | Promise<B>;
   /** The loss (a scalar) and numbers to record. */
-  loss(weights: Weights, batch: Batch): { loss: Tensor; [metric: string]: Tensor };
+  loss(weights: Weights, batch: B): { loss: Tensor; [metric: string]: Tensor };
   /** Steps after which `onKeep` gets the averaged weights. */
   readonly keep?: readonly number[];
   onKeep?(step: number, weights: Map<string, Tensor>): Promise<void>;
@@ -67,7 +67,7 @@ function rateAt(step: number, { steps, warmup, learningRate, floor }: Fit): numb
  *
  * @returns The averaged weights, on the host.
  */
-export async function fit(task: Fit): Promise<Map<string, Tensor>> {
+export async function fit<B extends Batch>(task: Fit<B>): Promise<Map<string, Tensor>> {
   const { name, directory, initial, steps, seed } = task;
   await Deno.mkdir(directory, { recursive: true });
   const path = `${directory}/${name}.checkpoint.safetensors`;
@@ -87,10 +87,10 @@ export async function fit(task: Fit): Promise<Map<string, Tensor>> {
 
   const step = jit((s: State, args: { batch: Tree; rate: Tensor; decay: Tensor }) => {
     const tensors = unpack(packing, s.parameters);
-    const { loss, ...metrics } = task.loss(new Weights(tensors), args.batch as Batch);
+    const { loss, ...metrics } = task.loss(new Weights(tensors), args.batch as B);
     const gradients = pack(packing, grad(loss, [...tensors.values()]));
     const clipped = clipGradNorm([gradients], 1);
-    const next = adamw(s.parameters, clipped.gradients[0], s.optimizer, args.rate, options);
+    const next = adamw(s.parameters, clipped.gradients[0]!, s.optimizer, args.rate, options);
     const average = s.average.mul(args.decay).add(next.parameters.mul(args.decay.neg().add(1)));
     const result: Record<string, Tensor> = { loss, norm: clipped.norm, ...metrics };
     return {
@@ -129,7 +129,7 @@ export async function fit(task: Fit): Promise<Map<string, Tensor>> {
           JSON.stringify(numbers) + "\n",
           { append: true },
         );
-        await task.onProgress?.(i, steps, `loss ${numbers["loss"].toFixed(4)}`);
+        await task.onProgress?.(i, steps, `loss ${numbers["loss"]!.toFixed(4)}`);
       }
       for (const t of Object.values(result)) t.dispose();
       if (task.keep?.includes(i)) await task.onKeep?.(i, await averaged());

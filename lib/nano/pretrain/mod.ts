@@ -125,8 +125,6 @@ async function scorerStage(
   if (await isComplete(`${output}/${name}`)) return;
   const clip = await openClip(`${output}/${base}`);
   const weights = await trainScorer(name, clip, output, common);
-  const accuracy = await scorerAccuracy(weights, clip.config, output, common.seed);
-  await writeText(`${output}/${name}.accuracy.json`, JSON.stringify(accuracy) + "\n");
   await saveClip(`${output}/${name}`, clip.config, weights);
   await forget(output, name);
 }
@@ -156,16 +154,14 @@ async function release(output: string, { seed }: Common): Promise<void> {
   await writeDataset(`${to}/preferences.parquet`, output, seed);
   const splits = promptSplits(seed, PROMPTS);
   await writeText(`${to}/prompts.json`, JSON.stringify(splits, null, 1) + "\n");
-  const read = async (name: string) =>
-    JSON.parse(await Deno.readTextFile(`${output}/${name}.accuracy.json`));
   const quality = {
     seed,
     steps: STEPS,
     vae: await vaeQuality(output, seed),
     weak: await baseQuality(output, "weak", seed),
     strong: await baseQuality(output, "strong", seed),
-    pickscore: await read("pickscore"),
-    hps: await read("hps"),
+    pickscore: await scorerAccuracy(`${output}/pickscore`, output, seed),
+    hps: await scorerAccuracy(`${output}/hps`, output, seed),
   };
   await writeText(`${to}/quality.json`, JSON.stringify(quality, null, 2) + "\n");
   await writeManifest(to);

@@ -91,13 +91,13 @@ export async function makeImages(
   for (const model of ["strong", "weak"] as const) {
     const pipeline = await openBase(output, model);
     const jobs = prompts.flatMap((_, p) =>
-      RECIPES[p % 2].flatMap((recipe, i) => recipe.model === model ? [{ p, i, ...recipe }] : [])
+      RECIPES[p % 2]!.flatMap((recipe, i) => recipe.model === model ? [{ p, i, ...recipe }] : [])
     );
     for (const scale of new Set(jobs.map((job) => job.scale))) {
       const some = jobs.filter((job) => job.scale === scale);
       for (let first = 0; first < some.length; first += 64) {
         const part = some.slice(first, first + 64);
-        const made = await generate(pipeline, part.map(({ p }) => prompts[p]), {
+        const made = await generate(pipeline, part.map(({ p }) => prompts[p]!), {
           // Every image has starting noise of its own.
           seed: seed + 10 + COLLECTIONS.indexOf(collection) * 10 + (model === "weak" ? 1 : 0),
           firstIndex: Math.round(scale * 100_000) + first,
@@ -163,16 +163,17 @@ export async function writeDataset(path: string, output: string, seed: number): 
   const perPrompt = choices.length / prompts.length;
   const uid = (image: number) => `nano-${String(image).padStart(6, "0")}`;
   const model = (prompt: number, image: number) => {
-    const recipe = RECIPES[prompt % 2][image];
+    const recipe = RECIPES[prompt % 2]![image]!;
     return `nano-${recipe.model} (guidance ${recipe.scale})`;
   };
   const rows = choices.map((choice, row): PreferenceRow => {
-    const [a, b] = [choice.image0, choice.image1].map((i) => choice.prompt * PER_PROMPT + i);
+    const first = choice.prompt * PER_PROMPT;
+    const a = first + choice.image0, b = first + choice.image1;
     const tie = choice.label0 === 0.5;
     return {
       are_different: !tie,
       best_image_uid: tie ? "tie" : uid(choice.label0 === 1 ? a : b),
-      caption: prompts[choice.prompt],
+      caption: prompts[choice.prompt]!,
       // Judgements follow each other by a minute; the day has no meaning.
       created_at: new Date(Date.UTC(2026, 0, 1) + 60_000 * choice.ranking),
       has_label: true,
@@ -180,8 +181,8 @@ export async function writeDataset(path: string, output: string, seed: number): 
       image_0_url: "",
       image_1_uid: uid(b),
       image_1_url: "",
-      jpg_0: encoded[a],
-      jpg_1: encoded[b],
+      jpg_0: encoded[a]!,
+      jpg_1: encoded[b]!,
       label_0: choice.label0,
       label_1: 1 - choice.label0,
       model_0: model(choice.prompt, choice.image0),

@@ -6,8 +6,8 @@
 import { clipEmbeddings } from "../../diffusion/clip.ts";
 import { eosPositions } from "../../diffusion/clip_text.ts";
 import type { ClipConfig } from "../../diffusion/config.ts";
-import { clipScorer } from "../../evaluation/scorer.ts";
-import { Weights } from "../../nn/weights.ts";
+import { loadScorer } from "../../evaluation/scorer.ts";
+import type { Weights } from "../../nn/weights.ts";
 import { generator, stream, type Tensor, tensor } from "../../tensor/mod.ts";
 import type { Choice } from "../annotator.ts";
 import { IMAGE_SIZE, IMAGE_VALUES } from "../world.ts";
@@ -70,13 +70,13 @@ export async function trainScorer(
       const pixels = new Float32Array(2 * BATCH * IMAGE_VALUES);
       some.forEach(({ prompt, image0, image1 }, i) => {
         for (const [side, image] of [image0, image1].entries()) {
-          const [dx, dy] = [random, random].map((r) => r.int(2 * SHIFT + 1) - SHIFT);
+          const dx = random.int(2 * SHIFT + 1) - SHIFT, dy = random.int(2 * SHIFT + 1) - SHIFT;
           const row = (side * BATCH + i) * IMAGE_VALUES;
           shifted(data, prompt, image, dx, dy, pixels.subarray(row, row + IMAGE_VALUES));
         }
       });
       const { ids, count, length } = tokenizer.encodeBatch(
-        some.map(({ prompt }) => data.prompts[prompt]),
+        some.map(({ prompt }) => data.prompts[prompt]!),
       );
       return {
         pixels: tensor(normaliseColours(pixels), [2 * BATCH, IMAGE_SIZE, IMAGE_SIZE, 3]),
@@ -87,7 +87,7 @@ export async function trainScorer(
     },
     loss: (w, { pixels, ids, eos, target }) => {
       const { text, image } = clipEmbeddings(w, config, { ids, eos }, pixels);
-      const [first, second] = image.split(0, 2);
+      const [first, second] = image.split(0, 2) as [Tensor, Tensor];
       const logit = first.sub(second).mul(text).sum(-1).mul(w.get("logit_scale").exp());
       // -t log s(x) - (1 - t) log s(-x) = log(1 + e^-|x|) + max(x, 0) - t x
       const entropy = logit.abs().neg().exp().add(1).log()
@@ -114,30 +114,29 @@ function shifted(
     for (let x = 0; x < IMAGE_SIZE; x++) {
       const at = row + inside(x + dx) * 3;
       const to = (y * IMAGE_SIZE + x) * 3;
-      for (let c = 0; c < 3; c++) out[to + c] = images[at + c] / 255;
+      for (let c = 0; c < 3; c++) out[to + c] = images[at + c]! / 255;
     }
   }
 }
 
-/** How often a scorer agrees with decided held-out judgements; a share. */
+/** How often a scorer agrees with decided held-out judgements, and how often the true utility does; shares. */
 export async function scorerAccuracy(
-  tensors: ReadonlyMap<string, Tensor>,
-  config: ClipConfig,
+  folder: string,
   output: string,
   seed: number,
 ): Promise<{ noisy: number; ceiling: number }> {
   const data = await openImages(output, "scorerValidation", seed);
   const choices = choicesOf(data, "scorerValidation", seed).filter((c) => c.label0 !== 0.5);
-  using scorer = clipScorer(new Weights(tensors), config, nanoTokenizer());
+  using scorer = await loadScorer(folder);
   const prompts = data.prompts.flatMap((p) => new Array<string>(PER_PROMPT).fill(p));
   const scores = await scorer.score(prompts, data.images, IMAGE_SIZE);
   const utilities = utilitiesOf(data);
   let right = 0;
   let best = 0;
   for (const { prompt, image0, image1, label0 } of choices) {
-    const at = (i: number) => scores[prompt * PER_PROMPT + i];
+    const at = (i: number) => scores[prompt * PER_PROMPT + i]!;
     if ((at(image0) > at(image1)) === (label0 === 1)) right++;
-    if ((utilities[prompt][image0] > utilities[prompt][image1]) === (label0 === 1)) best++;
+    if ((utilities[prompt]![image0]! > utilities[prompt]![image1]!) === (label0 === 1)) best++;
   }
   return { noisy: right / choices.length, ceiling: best / choices.length };
 }

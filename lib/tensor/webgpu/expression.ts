@@ -233,5 +233,5 @@ export function helpersOf(code: string): string {
     if (needs !== undefined) found.add(needs);
     found.add(name);
   }
-  return [...found].map((name) => HELPERS[name].text + "\n").join("");
+  return [...found].map((name) => HELPERS[name]!.text + "\n").join("");
 }

@@ -199,7 +199,7 @@ function generate(gemm: Gemm, tile: Tile, chunk: number): Dispatch {
         "f32",
         walk.address(0, "c", output.offset),
         epilogue,
-        (i) => walk.address(i + 1, "c", extra[i].offset),
+        (i) => walk.address(i + 1, "c", extra[i]!.offset),
       ),
     ];
   const declarations = `var<workgroup> a_tile: array<vec4<f32>, ${a.pitch * tile.depth}>;

@@ -26,8 +26,10 @@ export function mapDispatch(kernel: MapKernel, outputBytes: number): Dispatch {
 
   const { type } = kernel.expr;
   const { lines, result } = emit(kernel.expr, {
-    load: (input) => shader.load(inputs[input], walk.address(input + 1, "c", inputs[input].offset)),
-    take: (input, index) => shader.load(inputs[input], `u32(${inputs[input].offset}i + ${index})`),
+    load: (input) =>
+      shader.load(inputs[input]!, walk.address(input + 1, "c", inputs[input]!.offset)),
+    take: (input, index) =>
+      shader.load(inputs[input]!, `u32(${inputs[input]!.offset}i + ${index})`),
   });
   const value = `fn value(i: u32) -> ${type} {
 ${block([...walk.coordinates("i", "c"), ...lines, `return ${result};`])}}

@@ -25,7 +25,7 @@ export function matmulDispatches(kernel: MatmulKernel, scratch: Scratch): Dispat
   if (Math.min(m, n) <= VECTORS || sizeOf([...batch, m, n, k]) < TINY) {
     // Both walk [..batch, m, n, k]; a stands still along n, b along m.
     const aStrides = a.strides.toSpliced(rank + 1, 0, 0);
-    const bStrides = b.strides.toSpliced(rank, 2, 0, b.strides[rank + 1], b.strides[rank]);
+    const bStrides = b.strides.toSpliced(rank, 2, 0, b.strides[rank + 1]!, b.strides[rank]!);
     return reduceDispatches({
       kind: "reduce",
       name,
@@ -50,8 +50,8 @@ export function matmulDispatches(kernel: MatmulKernel, scratch: Scratch): Dispat
     rows: m,
     columns: n,
     k,
-    a: matrix(a, "a_batch", a.strides[rank], a.strides[rank + 1]),
-    b: matrix(b, "b_batch", b.strides[rank + 1], b.strides[rank]),
+    a: matrix(a, "a_batch", a.strides[rank]!, a.strides[rank + 1]!),
+    b: matrix(b, "b_batch", b.strides[rank + 1]!, b.strides[rank]!),
     aBatch: a.strides.slice(0, rank),
     bBatch: b.strides.slice(0, rank),
     shape: [...batch, m, n],

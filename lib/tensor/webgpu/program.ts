@@ -45,7 +45,7 @@ function dispatchesOf(kernel: Kernel, slots: readonly Slot[], scratch: Scratch):
   switch (kernel.kind) {
     case "map":
       if (sizeOf(kernel.shape) === 0) return [];
-      return [mapDispatch(kernel, slots[kernel.output.slot].bytes)];
+      return [mapDispatch(kernel, slots[kernel.output.slot]!.bytes)];
     case "reduce":
       if (sizeOf(kernel.shape.slice(0, kernel.shape.length - kernel.reduced)) === 0) return [];
       return reduceDispatches(kernel, scratch);
@@ -90,7 +90,7 @@ export function planArena(
       buffer = sizes.push(slot.bytes) - 1;
       lives.push([]);
     }
-    lives[buffer].push(slot);
+    lives[buffer]!.push(slot);
     place.set(slot.slot, buffer);
   }
   return { sizes, place };
@@ -158,7 +158,7 @@ export class WebGpuProgram implements Program {
       throw error;
     }
     this.arenaBytes = this.#arena.reduce((sum, { size }) => sum + size, 0);
-    for (const [slot, buffer] of place) this.#buffers[slot] = this.#arena[buffer];
+    for (const [slot, buffer] of place) this.#buffers[slot] = this.#arena[buffer]!;
   }
 
   run(bindings: readonly DeviceBuffer[]): void {
@@ -168,7 +168,7 @@ export class WebGpuProgram implements Program {
         `The program has ${this.#externals.length} external slots, found ${bindings.length} buffers.`,
       );
     }
-    this.#externals.forEach((slot, i) => this.#buffers[slot] = this.#resolve(bindings[i]));
+    this.#externals.forEach((slot, i) => this.#buffers[slot] = this.#resolve(bindings[i]!));
     const encoder = this.#gpu.device.createCommandEncoder({ label: "program" });
     const pass = encoder.beginComputePass({ label: "program" });
     let current: GPUComputePipeline | undefined;
@@ -186,8 +186,8 @@ export class WebGpuProgram implements Program {
       ? groups[0]
       : groups.find(({ buffers }) => slots.every((slot, i) => buffers[i] === this.#buffers[slot]));
     if (known !== undefined) return known.group;
-    const buffers = slots.map((slot) => this.#buffers[slot]);
-    if (buffers.indexOf(buffers[0], 1) > 0) {
+    const buffers = slots.map((slot) => this.#buffers[slot]!);
+    if (buffers.indexOf(buffers[0]!, 1) > 0) {
       throw new Error(
         `Kernel "${label}" would read and write one buffer through two slots, which WebGPU ` +
           "forbids; bind another buffer to its output.",

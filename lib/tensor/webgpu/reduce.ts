@@ -87,11 +87,12 @@ function generate(kernel: ReduceKernel, parts: number): Dispatch {
     load: (input) => {
       const address = inner.address(input, "c", 0);
       return shader.load(
-        inputs[input],
+        inputs[input]!,
         address === "0u" ? `base${input}` : `base${input} + ${address}`,
       );
     },
-    take: (input, index) => shader.load(inputs[input], `u32(${inputs[input].offset}i + ${index})`),
+    take: (input, index) =>
+      shader.load(inputs[input]!, `u32(${inputs[input]!.offset}i + ${index})`),
   });
   const body = block([
     `let member = ${across ? `lane / ${teams}u` : `lane % ${team}u`};`,
@@ -161,7 +162,7 @@ function generate(kernel: ReduceKernel, parts: number): Dispatch {
         type,
         address,
         epilogue,
-        (i) => outer.address(inputs.length + 1 + i, "k", extra[i].offset),
+        (i) => outer.address(inputs.length + 1 + i, "k", extra[i]!.offset),
       ).map((line) => `  ${line}`),
     );
   }
@@ -190,9 +191,9 @@ export function finishOutput(
 ): string[] {
   if (epilogue === undefined) return [shader.store(address, "acc", type)];
   const { lines, result } = emit(epilogue.expr, {
-    load: (input) => shader.load(epilogue.inputs[input], inputAddress(input)),
+    load: (input) => shader.load(epilogue.inputs[input]!, inputAddress(input)),
     take: (input, index) =>
-      shader.load(epilogue.inputs[input], `u32(${epilogue.inputs[input].offset}i + ${index})`),
+      shader.load(epilogue.inputs[input]!, `u32(${epilogue.inputs[input]!.offset}i + ${index})`),
     acc: convert("acc", type, "f32"),
   });
   return [...lines, shader.store(address, result, epilogue.expr.type)];

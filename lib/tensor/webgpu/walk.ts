@@ -19,7 +19,7 @@ export function contiguousStrides(shape: readonly number[]): number[] {
   let stride = 1;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
     strides[axis] = stride;
-    stride *= shape[axis];
+    stride *= shape[axis]!;
   }
   return strides;
 }
@@ -36,17 +36,17 @@ export class Walk {
   constructor(shape: readonly number[], strides: readonly (readonly number[])[]) {
     this.#strides = strides.map(() => []);
     for (let axis = 0; axis < shape.length; axis++) {
-      const size = shape[axis];
+      const size = shape[axis]!;
       if (size === 1) continue;
       const last = this.#sizes.length - 1;
       const merges = last >= 0 &&
-        strides.every((s, i) => this.#strides[i][last] === s[axis] * size);
+        strides.every((s, i) => this.#strides[i]![last] === s[axis]! * size);
       if (merges) {
-        this.#sizes[last] *= size;
-        this.#strides.forEach((s, i) => s[last] = strides[i][axis]);
+        this.#sizes[last]! *= size;
+        this.#strides.forEach((s, i) => s[last] = strides[i]![axis]!);
       } else {
         this.#sizes.push(size);
-        this.#strides.forEach((s, i) => s.push(strides[i][axis]));
+        this.#strides.forEach((s, i) => s.push(strides[i]![axis]!));
       }
     }
   }
@@ -54,12 +54,12 @@ export class Walk {
   /** Whether access `i` advances by one element with every step. */
   contiguous(i: number): boolean {
     return this.#sizes.length === 0 ||
-      (this.#sizes.length === 1 && this.#strides[i][0] === 1);
+      (this.#sizes.length === 1 && this.#strides[i]![0] === 1);
   }
 
   /** The stride of access `i` along the innermost axis; 0 where there is no axis. */
   innermost(i: number): number {
-    return this.#strides[i].at(-1) ?? 0;
+    return this.#strides[i]!.at(-1) ?? 0;
   }
 
   /**
@@ -84,7 +84,7 @@ export class Walk {
   /** The address (a u32 expression) of access `i`, from coordinates declared under `prefix`. */
   address(i: number, prefix: string, offset: number): string {
     const terms = offset === 0 ? [] : [`${offset}u`];
-    this.#strides[i].forEach((stride, axis) => {
+    this.#strides[i]!.forEach((stride, axis) => {
       if (stride === 1) terms.push(`${prefix}${axis}`);
       else if (stride !== 0) terms.push(`${prefix}${axis} * ${stride}u`);
     });
