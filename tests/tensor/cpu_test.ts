@@ -275,3 +275,22 @@ Deno.test("the arena keeps values apart while both live, and shares the rest", (
   }
   assertEquals(planArena([]).offsets, []);
 });
+
+Deno.test("a product of 200,000 rows has every row in its place", async () => {
+  // Rows times blocks of rows exceed 32 bits here.
+  const backend = openCpu({ threads: 1 });
+  setDevice(backend);
+  try {
+    const rows = 200_000;
+    using x = tensor(Float32Array.from({ length: rows }, (_, i) => i), [rows, 1]);
+    using y = x.matmul(tensor([1, 2], [1, 2]));
+    const values = await y.data();
+    for (let i = 0; i < rows; i++) {
+      if (values[2 * i] !== i || values[2 * i + 1] !== 2 * i) {
+        throw new Error(`row ${i} is ${values[2 * i]}, ${values[2 * i + 1]}`);
+      }
+    }
+  } finally {
+    backend.close();
+  }
+});

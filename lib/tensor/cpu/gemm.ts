@@ -109,7 +109,8 @@ function emitGemm(gemm: Gemm, blocks: number): Uint8Array<ArrayBuffer> {
   const tail = n % PANEL;
   // Rows are dealt out evenly, so that no block is left with one or two.
   const few = Math.floor(m / blocks);
-  const heights = m % blocks === 0 ? [few] : [few, few + 1];
+  const spare = m % blocks;
+  const heights = spare === 0 ? [few] : [few, few + 1];
   const functions: { params: number; code: Code }[] = [];
   const tileOf = new Map<string, number>();
   for (const height of heights) {
@@ -203,9 +204,10 @@ function emitGemm(gemm: Gemm, blocks: number): Uint8Array<ArrayBuffer> {
       code.for(unit, { local: end }, 1, () => {
         code.get(unit).i32(blocks).op("i32.div_u").set(b);
         code.get(unit).i32(blocks).op("i32.rem_u").set(r);
-        code.get(r).i32(m).op("i32.mul").i32(blocks).op("i32.div_u").set(row0);
-        code.get(r).i32(1).op("i32.add").i32(m).op("i32.mul").i32(blocks).op("i32.div_u");
-        code.get(row0).op("i32.sub").set(height);
+        // The first `spare` blocks have a row more than the others.
+        code.get(r).i32(spare).get(r).i32(spare).op("i32.lt_s").op("select").set(row0);
+        code.get(row0).get(r).i32(few).op("i32.mul").op("i32.add").set(row0);
+        code.i32(few).get(r).i32(spare).op("i32.lt_s").op("i32.add").set(height);
         emitRowPointers(
           code,
           [gemm.a, packedB(gemm), gemm.c],
