@@ -83,7 +83,10 @@ export function compileGemm(gemm: Gemm): CompiledGemm {
     bytes: () => emitGemm(gemm, blocks),
     units: batches * blocks,
     cost: batches * m * Math.max(n, 4) * k * 2 / 25,
-    firstRow: (unit) => Math.floor(unit / blocks) * m + Math.floor((unit % blocks) * m / blocks),
+    firstRow: (unit) => {
+      const r = unit % blocks;
+      return Math.floor(unit / blocks) * m + r * Math.floor(m / blocks) + Math.min(r, m % blocks);
+    },
   };
 }
 
