@@ -8,6 +8,7 @@ export * from "./activation.ts";
 export * from "./adamw.ts";
 export * from "./adamw8bit.ts";
 export * from "./attention.ts";
+export * from "./checkpoint.ts";
 export * from "./clip_grad_norm.ts";
 export * from "./conv.ts";
 export * from "./embedding.ts";

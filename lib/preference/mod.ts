@@ -6,7 +6,6 @@
  */
 export * from "./adapter.ts";
 export * from "./batches.ts";
-export * from "./checkpoint.ts";
 export * from "./encode.ts";
 export * from "./errors.ts";
 export * from "./features.ts";

@@ -17,7 +17,7 @@ import type { Weights } from "../nn/weights.ts";
 import { grad, jit, leavesOf, type Tensor, tensor, type Tree, zeros } from "../tensor/mod.ts";
 import { type GroupState, type OptimizerName, PackedLora } from "./adapter.ts";
 import { Batches } from "./batches.ts";
-import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { loadCheckpoint, saveCheckpoint } from "../nn/checkpoint.ts";
 import type { FeatureChoice } from "./features.ts";
 import { type PreferenceBatch, preferenceLoss } from "./loss.ts";
 import { type Method, type MethodName, methods } from "./method.ts";

@@ -8,7 +8,7 @@ import { adamw, adamwDefaults, adamwRate, type AdamWState, initAdamW } from "../
 import { clipGradNorm } from "../../nn/clip_grad_norm.ts";
 import { layOut, pack, packArrays, unpack } from "../../nn/packing.ts";
 import { Weights } from "../../nn/weights.ts";
-import { loadCheckpoint, saveCheckpoint } from "../../preference/checkpoint.ts";
+import { loadCheckpoint, saveCheckpoint } from "../../nn/checkpoint.ts";
 import { grad, jit, leavesOf, type Tensor, tensor, type Tree } from "../../tensor/mod.ts";
 
 /** Tensors that a step is given. */

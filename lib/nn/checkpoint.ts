@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { openSafetensors, type SafetensorsTensor, writeSafetensors } from "../nn/safetensors.ts";
+import { openSafetensors, type SafetensorsTensor, writeSafetensors } from "./safetensors.ts";
 import { leavesOf, mapTree, type Tensor, tensor, type Tree } from "../tensor/mod.ts";
 
 /** Options that determine what a run computes. */
