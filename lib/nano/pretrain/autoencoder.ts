@@ -94,8 +94,8 @@ async function latentDeviation(tensors: ReadonlyMap<string, Tensor>, seed: numbe
   const w = new Weights(tensors);
   const images = tensor(trainingImages(seed, 1_000_000, 256), [256, 64, 64, 3]);
   const { mean } = vaeEncode(w, VAE, images);
-  const deviation = await mean.square().mean().sub(mean.mean().square()).sqrt().item();
-  return deviation;
+  using deviation = mean.square().mean().sub(mean.mean().square()).sqrt();
+  return await deviation.item();
 }
 
 /** Encodes training images to scaled latents: the means [count, 16, 16, 4]. */
