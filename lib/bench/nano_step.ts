@@ -14,7 +14,6 @@ import { Batches } from "../preference/batches.ts";
 import { type PreferenceBatch, preferenceLoss } from "../preference/loss.ts";
 import { methods } from "../preference/method.ts";
 import { pairsInMemory } from "../preference/pairs.ts";
-import { nanoTimestepWeight } from "../preference/timestep_weight.ts";
 import type { Kernel } from "../tensor/kernel.ts";
 import {
   grad,
@@ -65,7 +64,6 @@ export async function nanoStep(): Promise<Prepared> {
     method,
     size: PAIRS,
     seed: SEED,
-    timestepWeight: nanoTimestepWeight,
   });
   const step = jit((groups: readonly GroupState[], args: Record<string, Tree>) => {
     const { rate, ...batch } = args;

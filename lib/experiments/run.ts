@@ -10,7 +10,7 @@ import { writeAtomically } from "../nn/safetensors.ts";
 /**
  * Raised when a change of the code alters what a run computes, so that older runs are not reused.
  */
-export const codeVersion = 1;
+export const codeVersion = 2;
 
 /** What can be hashed and stored. */
 export type Json =

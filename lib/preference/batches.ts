@@ -9,7 +9,7 @@ import { generator, randomIntegers, randomNormal, stream, tensor } from "../tens
 import { COEFFICIENTS, gatherCoefficients } from "./errors.ts";
 import type { PreferenceBatch } from "./loss.ts";
 import type { Method } from "./method.ts";
-import type { PreferencePairs } from "./pairs.ts";
+import { addedConditions, type PreferencePairs } from "./pairs.ts";
 import { type TimestepWeight, timestepWeight } from "./timestep_weight.ts";
 
 /** How batches are drawn. */
@@ -20,7 +20,8 @@ export interface BatchOptions {
   /** Pairs per batch. */
   readonly size: number;
   readonly seed: number;
-  readonly timestepWeight: TimestepWeight;
+  /** r(t), for a weighted method. */
+  readonly timestepWeight?: TimestepWeight | undefined;
 }
 
 /** Draws batches by number. */
@@ -53,18 +54,10 @@ export class Batches {
       coefficients: tensor(gatherCoefficients(schedule, timesteps), [COEFFICIENTS, size]),
       epsilon: noise("epsilon"),
       ...method.space === "perceptual" && { z: noise("z") },
-      ...method.weighted && {
+      ...weight && {
         weight: tensor(Float32Array.from(timesteps, (t) => timestepWeight(weight, t)), [size]),
       },
-      ...values.added && {
-        added: {
-          textEmbeds: tensor(values.added.textEmbeds, [
-            size,
-            values.added.textEmbeds.length / size,
-          ]),
-          timeIds: tensor(values.added.timeIds, [size, 6]),
-        },
-      },
+      ...values.added && { added: addedConditions(values.added, size) },
     };
   }
 

@@ -4,6 +4,8 @@
  *
  * @module
  */
+import type { AddedConditions } from "../diffusion/unet.ts";
+import { tensor } from "../tensor/mod.ts";
 
 /** The values of some pairs, each array in the order of the pairs asked for. */
 export interface PairValues {
@@ -14,6 +16,17 @@ export interface PairValues {
   readonly context: Float32Array;
   /** SDXL's pooled prompt embeddings [B, P] and size conditions [B, 6]. */
   readonly added?: { readonly textEmbeds: Float32Array; readonly timeIds: Float32Array };
+}
+
+/** SDXL's additional conditioning of B prompts as tensors. */
+export function addedConditions(
+  { textEmbeds, timeIds }: NonNullable<PairValues["added"]>,
+  count: number,
+): AddedConditions {
+  return {
+    textEmbeds: tensor(textEmbeds, [count, textEmbeds.length / count]),
+    timeIds: tensor(timeIds, [count, timeIds.length / count]),
+  };
 }
 
 /** A set of preference pairs. */

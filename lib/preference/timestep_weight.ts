@@ -22,6 +22,7 @@ import {
   reverseStep,
 } from "./errors.ts";
 import { type FeatureChoice, features } from "./features.ts";
+import { addedConditions, type PreferencePairs } from "./pairs.ts";
 
 /** Ratios at some timesteps, ascending; between them log r is linear in t, outside them constant. */
 export interface TimestepWeight {
@@ -29,14 +30,8 @@ export interface TimestepWeight {
   readonly ratios: readonly number[];
 }
 
-/** As measured on the prototype of the nano lineage, with the last down block's features. */
-export const nanoTimestepWeight: TimestepWeight = {
-  knots: [1, 5, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999],
-  ratios: [
-    ...[1.26e-3, 5.4e-4, 2.15e-4, 1.3e-4, 1.28e-4, 1.67e-4, 2.13e-4],
-    ...[3.43e-4, 6.2e-4, 1.18e-3, 2.17e-3, 2.3e-3, 1.5e-3, 1e-3],
-  ],
-};
+/** Where r(t) is measured: closer together where it changes fast. */
+const KNOTS = [1, 5, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999] as const;
 
 /** r(t). */
 export function timestepWeight({ knots, ratios }: TimestepWeight, t: number): number {
@@ -53,65 +48,90 @@ export interface TimestepWeightOptions {
   readonly base: Weights;
   readonly config: UNetConfig;
   readonly schedule: NoiseSchedule;
-  /** Clean latents [N, h, w, C]; a few dozen winners do. */
-  readonly latents: Tensor;
-  /** Their prompts' hidden states [N, L, D]. */
-  readonly context: Tensor;
+  /** Whose winners are noised. */
+  readonly pairs: PreferencePairs;
   readonly features: FeatureChoice;
-  /** Default: those of {@linkcode nanoTimestepWeight}. */
+  /** Images per knot, evenly spaced over the pairs; default 64. */
+  readonly images?: number;
+  /** Images computed at once. */
+  readonly batch: number;
+  /** Timesteps to measure at, ascending; default: fourteen over the 1000 of Stable Diffusion. */
   readonly knots?: readonly number[];
   readonly seed: number;
 }
 
 /**
- * Measures r(t) for a model: the mean perceptual error over the mean latent error of its predictions,
- * at each knot on the same images, with noise of its own.
+ * Measures r(t) for a model: at each knot the mean perceptual error of its predictions over their mean
+ * latent error, on the same winners under noise of their own.
  */
 export async function measureTimestepWeight(
   options: TimestepWeightOptions,
 ): Promise<TimestepWeight> {
-  const { base, config, schedule, latents, seed } = options;
-  const knots = options.knots ?? nanoTimestepWeight.knots;
-  const count = latents.shape[0]!;
+  const { base, config, schedule, pairs, seed } = options;
+  const knots = options.knots ?? KNOTS.filter((t) => t < schedule.trainTimesteps);
+  const images = Math.min(options.images ?? 64, pairs.length);
+  const size = Math.min(options.batch, images);
+  const batches = Math.floor(images / size);
+  const shape = [size, ...pairs.latentShape];
   await base.realize();
-  type Inputs = Record<
-    "latents" | "context" | "timestep" | "coefficients" | "epsilon" | "z",
-    Tensor
-  >;
+  type Inputs =
+    & Record<
+      "latents" | "context" | "timestep" | "coefficients" | "epsilon" | "z",
+      Tensor
+    >
+    & { added?: { textEmbeds: Tensor; timeIds: Tensor } };
   const measure = jit((state: Record<never, Tensor>, inputs: Inputs) => {
-    const { context, timestep, epsilon, z } = inputs;
+    const { context, added, timestep, epsilon, z } = inputs;
     const c = coefficientsOf(inputs.coefficients);
     const sample = noisy(inputs.latents, epsilon, c);
-    const predicted = unet(base, config, { sample, timestep, context });
+    const predicted = unet(base, config, { sample, timestep, context, added });
     const [target, found] = [epsilon, predicted].map((e) =>
       features(
         base,
         config,
-        { sample: reverseStep(sample, e, z, c), timestep: timestep.sub(1), context },
+        { sample: reverseStep(sample, e, z, c), timestep: timestep.sub(1), context, added },
         options.features,
       )
     ) as [Tensor[], Tensor[]];
     const perceptual = perceptualError(target, found).mean();
-    return { state, result: perceptual.div(latentError(epsilon, predicted).mean()) };
+    const latent = latentError(epsilon, predicted).mean();
+    return { state, result: { perceptual, latent } };
   });
   try {
     const ratios: number[] = [];
-    for (const [step, knot] of knots.entries()) {
-      const timesteps = new Float32Array(count).fill(knot);
-      const draw = (name: string) =>
-        tensor(
-          randomNormal({ seed, stream: stream(`timestep-weight.${name}`), step }, latents.shape),
-          latents.shape,
+    for (const [row, knot] of knots.entries()) {
+      let perceptual = 0;
+      let latent = 0;
+      for (let i = 0; i < batches; i++) {
+        const first = i * size;
+        const some = Array.from(
+          { length: size },
+          (_, k) => Math.floor((first + k) * pairs.length / images),
         );
-      using ratio = await measure({}, {
-        latents,
-        context: options.context,
-        timestep: tensor(timesteps, [count]),
-        coefficients: tensor(gatherCoefficients(schedule, timesteps), [COEFFICIENTS, count]),
-        epsilon: draw("epsilon"),
-        z: draw("z"),
-      });
-      ratios.push(await ratio.item());
+        const { winner, context, added } = await pairs.read(some);
+        const timesteps = new Float32Array(size).fill(knot);
+        const draw = (name: string) =>
+          tensor(
+            randomNormal(
+              { seed, stream: stream(`timestep-weight.${name}`), step: row * batches + i },
+              shape,
+            ),
+            shape,
+          );
+        const errors = await measure({}, {
+          latents: tensor(winner, shape),
+          context: tensor(context, [size, ...pairs.contextShape]),
+          ...added && { added: addedConditions(added, size) },
+          timestep: tensor(timesteps, [size]),
+          coefficients: tensor(gatherCoefficients(schedule, timesteps), [COEFFICIENTS, size]),
+          epsilon: draw("epsilon"),
+          z: draw("z"),
+        });
+        perceptual += await errors.perceptual.item();
+        latent += await errors.latent.item();
+        for (const error of Object.values(errors)) error.dispose();
+      }
+      ratios.push(perceptual / latent);
     }
     return { knots, ratios };
   } finally {

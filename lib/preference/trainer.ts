@@ -30,7 +30,7 @@ import {
   truncateMetrics,
 } from "./metrics.ts";
 import type { PreferencePairs } from "./pairs.ts";
-import { nanoTimestepWeight, type TimestepWeight } from "./timestep_weight.ts";
+import { measureTimestepWeight, type TimestepWeight } from "./timestep_weight.ts";
 
 /** What can be chosen of a training. The defaults are those of the nano lineage. */
 export interface TrainOptions {
@@ -57,7 +57,7 @@ export interface TrainOptions {
   readonly lambda?: number;
   /** What f returns; default `down`. */
   readonly features?: FeatureChoice;
-  /** r(t) for a weighted method; default: as measured on the nano lineage. */
+  /** r(t) for a weighted method; default: measured on the base model and the pairs' winners. */
   readonly timestepWeight?: TimestepWeight;
   /** Default `adamw`. */
   readonly optimizer?: OptimizerName;
@@ -145,7 +145,14 @@ export async function train(training: Training): Promise<TrainResult> {
     method,
     size: options.batch,
     seed: options.seed,
-    timestepWeight: options.timestepWeight,
+    timestepWeight: method.weighted
+      ? options.timestepWeight ?? await measureTimestepWeight({
+        ...{ base, config, schedule, pairs },
+        features: options.features,
+        batch: 2 * options.batch,
+        seed: options.seed,
+      })
+      : undefined,
   });
 
   /** Adds one batch's gradient and metrics to their sums. */
@@ -265,7 +272,7 @@ function resolve({ options, pairs, config, schedule }: Training) {
     rank: options.rank ?? 8,
     targets: options.targets ?? "all",
     features: options.features ?? "down",
-    timestepWeight: options.timestepWeight ?? nanoTimestepWeight,
+    timestepWeight: options.timestepWeight ?? null,
     optimizer: options.optimizer ?? "adamw",
     seed: options.seed ?? 0,
     checkpointEvery: options.checkpointEvery ?? 50,

@@ -10,7 +10,6 @@ import {
   gatherCoefficients,
   type MethodName,
   methods,
-  nanoTimestepWeight,
   negativeLogSigmoid,
   noisy,
   preferenceLoss,
@@ -35,7 +34,6 @@ type ObjectiveCase = GoldenCase & {
   features: string | null;
   beta: number | null;
   lambda: number | null;
-  /** How far PyTorch's own f32 is from the f64 result in the file. */
 };
 
 /** The released code's way of taking several levels is the one implemented. */
@@ -54,6 +52,15 @@ const schedule = NoiseSchedule.fromConfig({
   beta_start: 0.00085,
   beta_end: 0.012,
 });
+
+/** The r(t) that the golden of the weighted method was made with. */
+const weighting = {
+  knots: [1, 5, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999],
+  ratios: [
+    ...[1.26e-3, 5.4e-4, 2.15e-4, 1.3e-4, 1.28e-4, 1.67e-4, 2.13e-4],
+    ...[3.43e-4, 6.2e-4, 1.18e-3, 2.17e-3, 2.3e-3, 1.5e-3, 1e-3],
+  ],
+};
 
 /** The golden batch and model. */
 async function open({ model, lora, inputs }: ObjectiveCase) {
@@ -75,7 +82,7 @@ async function open({ model, lora, inputs }: ObjectiveCase) {
     epsilon: await file.tensor("eps"),
     z: await both("z"),
     weight: tensor(
-      Float32Array.from(timesteps, (t) => timestepWeight(nanoTimestepWeight, t)),
+      Float32Array.from(timesteps, (t) => timestepWeight(weighting, t)),
       [count],
     ),
   };

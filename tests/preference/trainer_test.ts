@@ -11,7 +11,7 @@ import {
   train,
   type Training,
 } from "../../lib/preference/mod.ts";
-import { getDevice, randomNormal, tensor } from "../../lib/tensor/mod.ts";
+import { getDevice, randomNormal } from "../../lib/tensor/mod.ts";
 import { goldenPath } from "../diffusion/golden.ts";
 import { eachDevice } from "../tensor/devices.ts";
 
@@ -52,6 +52,8 @@ for (
   const [name, options] of Object.entries(
     {
       "ncp-dpo": { ...small, method: "ncp-dpo", steps: 5, warmup: 2, logEvery: 1 },
+      // Measures the weighting of timesteps anew.
+      "a weighted method": { ...small, method: "dpo-tw", steps: 5, warmup: 2 },
       // Convolutions of rank 16 are large enough for 8 bits.
       "accumulation and 8 bits": {
         ...small,
@@ -184,17 +186,27 @@ Deno.test("train: options and data that make no sense are errors", async () => {
   );
 });
 
-eachDevice("measureTimestepWeight: gives a positive ratio at every knot", async () => {
-  const setting = await setUp();
-  const measured = await measureTimestepWeight({
-    ...setting,
-    latents: tensor(draw(3, [2, 8, 8, 4]), [2, 8, 8, 4]),
-    context: tensor(draw(4, [2, 6, 16]), [2, 6, 16]),
-    features: "down",
-    knots: [1, 500],
-    seed: 0,
-  });
-  assertEquals(measured.knots, [1, 500]);
-  assert(measured.ratios.every((r) => r > 0 && r < 1), `${measured.ratios}`);
-  setting.base.dispose();
-});
+eachDevice(
+  "measureTimestepWeight: the same whatever the batch, and of every pair's winner",
+  async () => {
+    const setting = await setUp();
+    const measure = (batch: number, images?: number) =>
+      measureTimestepWeight({
+        ...setting,
+        features: "down",
+        knots: [1, 500],
+        batch,
+        seed: 0,
+        ...images && { images },
+      });
+    const { knots, ratios } = await measure(4, 4);
+    assertEquals(knots, [1, 500]);
+    // A step near the end moves the features far more than the latents' error says.
+    assert(ratios.every((r) => r > 0 && r < 1), `${ratios}`);
+    assertEquals((await measure(4, 4)).ratios, ratios);
+    // Other noise for each batch, so the same only about.
+    const [, inBatches] = (await measure(2, 4)).ratios;
+    assert(Math.abs(Math.log(inBatches! / ratios[1]!)) < 1, `${inBatches} beside ${ratios[1]}`);
+    setting.base.dispose();
+  },
+);
