@@ -127,48 +127,26 @@ function emitGemm(gemm: Gemm, blocks: number): Uint8Array<ArrayBuffer> {
 
   const code = new Code(3);
   const [args, begin, end] = [0, 1, 2];
-  const [aBase, bBase, cBase, table, zeros] = [0, 1, 2, 3, 4].map((i) =>
-    loadBase(code, args, i)
-  ) as [
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-  ];
-  const [
-    unit,
-    b,
-    r,
-    row0,
-    height,
-    segment,
-    from,
-    count,
-    aPtr,
-    bPtr,
-    cPtr,
-    tPtr,
-    panel,
-    group,
-    stop,
-  ] = Array.from({ length: 15 }, () => code.local(I32)) as [
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-  ];
+  const aBase = loadBase(code, args, 0);
+  const bBase = loadBase(code, args, 1);
+  const cBase = loadBase(code, args, 2);
+  const table = loadBase(code, args, 3);
+  const zeros = loadBase(code, args, 4);
+  const unit = code.local(I32);
+  const b = code.local(I32);
+  const r = code.local(I32);
+  const row0 = code.local(I32);
+  const height = code.local(I32);
+  const segment = code.local(I32);
+  const from = code.local(I32);
+  const count = code.local(I32);
+  const aPtr = code.local(I32);
+  const bPtr = code.local(I32);
+  const cPtr = code.local(I32);
+  const tPtr = code.local(I32);
+  const panel = code.local(I32);
+  const group = code.local(I32);
+  const stop = code.local(I32);
   const perGroup = Math.max(1, Math.floor(CACHE / (segments.steps * PANEL * 4)));
   const total = rows.mode === "strided" ? k : rows.mode === "rows" ? rows.taps : rows.images;
   const stepsPer = segments.steps / segments.size;
@@ -441,15 +419,13 @@ export function compilePack(packing: Packing): Compiled {
     const [args, begin, end] = [0, 1, 2];
     const source = loadBase(code, args, 0);
     const packed = loadBase(code, args, 1);
-    const [unit, base, panel, at, to, o, i] = Array.from({ length: 7 }, () => code.local(I32)) as [
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-    ];
+    const unit = code.local(I32);
+    const base = code.local(I32);
+    const panel = code.local(I32);
+    const at = code.local(I32);
+    const to = code.local(I32);
+    const o = code.local(I32);
+    const i = code.local(I32);
     const value = code.local(V128);
     const four = (first: number, valid: number) => {
       if (valid <= 0) code.f32x4(0);
