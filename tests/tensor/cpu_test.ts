@@ -294,3 +294,46 @@ Deno.test("a product of 200,000 rows has every row in its place", async () => {
     backend.close();
   }
 });
+
+deviceTest(
+  "a long reduction is as exact as short ones, whatever its shape and length",
+  async (open) => {
+    setDevice(open(2));
+    await workersUp();
+    const shapes: [shape: number[], axes: number[], bound?: number][] = [
+      [[4_194_304], [0]],
+      [[100_003], [0], 1e-5], // prime: it cannot be cut
+      [[9, 5000, 3], [0, 1]],
+      [[65_536, 6], [0]],
+      [[2, 96, 7, 1500], [1, 2, 3]],
+      [[3, 2, 4097], [0, 2]],
+    ];
+    for (const [shape, axes, bound = 1e-6] of shapes) {
+      const size = shape.reduce((a, b) => a * b, 1);
+      const values = Float32Array.from({ length: size }, (_, i) => Math.sin(i) ** 2);
+      using x = tensor(values, shape);
+      using sum = x.sum(axes).div(size);
+      using most = x.mul(-3).max(axes);
+      const kept = shape.map((n, i) => axes.includes(i) ? 1 : n);
+      const sums = new Float64Array(kept.reduce((a, b) => a * b, 1));
+      const maxima = new Float64Array(sums.length).fill(-Infinity);
+      values.forEach((v, i) => {
+        let at = 0, rest = i, step = 1;
+        for (let axis = shape.length - 1; axis >= 0; axis--) {
+          const n = kept[axis]!;
+          at += (rest % shape[axis]! % n) * step;
+          rest = Math.floor(rest / shape[axis]!);
+          step *= n;
+        }
+        sums[at]! += v;
+        maxima[at] = Math.max(maxima[at]!, Math.fround(-3 * v));
+      });
+      const found = await sum.data();
+      sums.forEach((expected, i) => {
+        const error = Math.abs(found[i]! * size / expected - 1);
+        assert(error < bound, `${shape} over ${axes}: relative error ${error}`);
+      });
+      assertEquals([...await most.data()], [...maxima]);
+    }
+  },
+);

@@ -20,6 +20,7 @@ import { type Compiled, compileMap } from "./map.ts";
 import type { Life } from "./memory.ts";
 import { compileReduce } from "./reduce.ts";
 import { compileScatter } from "./scatter.ts";
+import { splitReduction } from "./split.ts";
 import { forwardTable, inputTable } from "./tables.ts";
 
 /** An operand of a step: a slot, a constant table, or a block of zeros. */
@@ -121,13 +122,14 @@ export function draft(kernels: readonly Kernel[], given: readonly Slot[]): Draft
         });
         return;
       case "reduce":
-        steps.push({
-          compiled: compileReduce(kernel),
-          operands: [...kernel.inputs, kernel.output, ...kernel.epilogue?.inputs ?? []].map((
-            { slot },
-          ) => ({ slot })),
-          most: Infinity,
-        });
+        for (const part of splitReduction(kernel, (bytes) => scratch(bytes, at))) {
+          const { inputs, output, epilogue } = part;
+          steps.push({
+            compiled: compileReduce(part),
+            operands: [...inputs, output, ...epilogue?.inputs ?? []].map(({ slot }) => ({ slot })),
+            most: Infinity,
+          });
+        }
         return;
       case "scatter":
         steps.push({
