@@ -187,7 +187,7 @@ Deno.test("train: options and data that make no sense are errors", async () => {
 });
 
 eachDevice(
-  "measureTimestepWeight: the same whatever the batch, and of every pair's winner",
+  "measureTimestepWeight: a positive ratio at every knot, the same each time",
   async () => {
     const setting = await setUp();
     const measure = (batch: number, images?: number) =>
@@ -204,9 +204,12 @@ eachDevice(
     // A step near the end moves the features far more than the latents' error says.
     assert(ratios.every((r) => r > 0 && r < 1), `${ratios}`);
     assertEquals((await measure(4, 4)).ratios, ratios);
-    // Other noise for each batch, so the same only about.
-    const [, inBatches] = (await measure(2, 4)).ratios;
-    assert(Math.abs(Math.log(inBatches! / ratios[1]!)) < 1, `${inBatches} beside ${ratios[1]}`);
+    // Other shapes are other shaders, which take a software GPU long to compile and show nothing new.
+    if (getDevice().name === "cpu") {
+      // Other noise for each batch, so the same only about.
+      const [, inBatches] = (await measure(2, 4)).ratios;
+      assert(Math.abs(Math.log(inBatches! / ratios[1]!)) < 1, `${inBatches} beside ${ratios[1]}`);
+    }
     setting.base.dispose();
   },
 );
