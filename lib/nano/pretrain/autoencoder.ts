@@ -6,13 +6,17 @@
 import type { VaeConfig } from "../../diffusion/config.ts";
 import { initVae, vaeDecode, vaeEncode } from "../../diffusion/vae.ts";
 import { Weights } from "../../nn/weights.ts";
-import { jit, randomNormal, stream, type Tensor, tensor } from "../../tensor/mod.ts";
-import { IMAGE_SIZE, IMAGE_VALUES, trainingExample } from "../world.ts";
+import { generator, jit, randomNormal, stream, type Tensor, tensor } from "../../tensor/mod.ts";
+import { sampleCaption } from "../caption.ts";
+import { cleanExample, IMAGE_SIZE, IMAGE_VALUES, trainingExample } from "../world.ts";
 import { VAE } from "./configs.ts";
 import { type Fit, fit } from "./fit.ts";
 
 const BATCH = 16;
 const NOISE = stream("nano.pretrain.vae.noise");
+const CLEAN = stream("nano.pretrain.vae.clean");
+/** Clean pictures from here on are no other stage's. */
+const FIRST_CLEAN = 1_000_000;
 /** Weight of the divergence from a unit normal distribution. */
 const KL = 2e-4;
 
@@ -27,54 +31,52 @@ export function trainingImages(seed: number, first: number, count: number): Floa
 }
 
 /**
- * Trains the autoencoder and returns its weights and its configuration with the latents' scale.
- *
- * @param options.steps Steps of each round; every round starts with the full learning rate again.
+ * A batch's pictures in [-1, 1], [BATCH, 64, 64, 3]: one half as the world has them, the other half clean.
+ * What the autoencoder loses of clean pictures is lost to every model that draws through it.
  */
-export async function trainVae(
-  options: Pick<Fit, "directory" | "seed" | "onProgress"> & { readonly steps: readonly number[] },
-): Promise<{ weights: Map<string, Tensor>; config: VaeConfig }> {
-  const { seed, steps } = options;
-  let weights = initVae(VAE, seed);
-  for (const [round, count] of steps.entries()) {
-    const before = steps.slice(0, round).reduce((a, b) => a + b, 0);
-    weights = await fitVae(`vae-${round + 1}`, weights, { ...options, steps: count }, before);
+function batchOf(seed: number, step: number): Float32Array {
+  const half = BATCH / 2;
+  const first = (step - 1) * half;
+  const data = new Float32Array(BATCH * IMAGE_VALUES);
+  data.set(trainingImages(seed, first, half));
+  for (let i = 0; i < half; i++) {
+    const at = (half + i) * IMAGE_VALUES;
+    const clean = data.subarray(at, at + IMAGE_VALUES);
+    cleanExample(
+      sampleCaption(generator({ seed, stream: CLEAN, step: first + i })),
+      seed,
+      FIRST_CLEAN + first + i,
+      clean,
+    );
+    for (let j = 0; j < clean.length; j++) clean[j] = 2 * clean[j]! - 1;
   }
-  const deviation = await latentDeviation(weights, seed);
-  return { weights, config: { ...VAE, scaling_factor: Number((1 / deviation).toPrecision(6)) } };
+  return data;
 }
 
-/** One round; `before` steps have been taken in earlier ones, so that it sees other pictures. */
-function fitVae(
-  name: string,
-  initial: ReadonlyMap<string, Tensor>,
+/** Trains the autoencoder and returns its weights and its configuration with the latents' scale. */
+export async function trainVae(
   options: Pick<Fit, "directory" | "seed" | "onProgress" | "steps">,
-  before: number,
-): Promise<Map<string, Tensor>> {
-  const { seed, steps } = options;
+): Promise<{ weights: Map<string, Tensor>; config: VaeConfig }> {
+  const { seed } = options;
   const side = IMAGE_SIZE / 4;
-  return fit({
+  const initial = initVae(VAE, seed);
+  // Latents begin almost without noise: with the usual start, a variance of 1, the decoder learns little for
+  // the first hundreds of steps.
+  const quantisation = new Float32Array(2 * VAE.latent_channels).fill(-6, VAE.latent_channels);
+  initial.set("quant_conv.bias", tensor(quantisation, [quantisation.length]));
+  const weights = await fit({
     ...options,
-    name,
+    name: "vae",
     initial,
     learningRate: 2e-3,
     warmup: 50,
     floor: 0.02,
     average: 0.998,
-    steps,
     batch: (step) => ({
-      images: tensor(
-        trainingImages(seed, (before + step - 1) * BATCH, BATCH),
-        [BATCH, 64, 64, 3],
-      ),
+      images: tensor(batchOf(seed, step), [BATCH, IMAGE_SIZE, IMAGE_SIZE, 3]),
       noise: tensor(
-        randomNormal({ seed, stream: NOISE, step: before + step }, [BATCH, side, side, 4]),
-        [
-          BATCH,
-          side,
-          side,
-          4,
-        ],
+        randomNormal({ seed, stream: NOISE, step }, [BATCH, side, side, 4]),
+        [BATCH, side, side, 4],
       ),
     }),
     loss: (w, { images, noise }) => {
@@ -87,6 +89,8 @@ function fitVae(
       return { loss: l1.add(mse).add(kl.mul(KL)), l1, mse, kl };
     },
   });
+  const deviation = await latentDeviation(weights, seed);
+  return { weights, config: { ...VAE, scaling_factor: Number((1 / deviation).toPrecision(6)) } };
 }
 
 /** The standard deviation of latents over 256 training images. */

@@ -7,7 +7,7 @@
 import { clipText } from "../../diffusion/clip_text.ts";
 import type { VaeConfig } from "../../diffusion/config.ts";
 import { NoiseSchedule } from "../../diffusion/noise_schedule.ts";
-import { initUNet, unet } from "../../diffusion/unet.ts";
+import { unet } from "../../diffusion/unet.ts";
 import type { Weights } from "../../nn/weights.ts";
 import {
   randomIntegers,
@@ -26,7 +26,7 @@ import { type Fit, fit } from "./fit.ts";
 
 const BATCH = 64;
 /** Pictures whose latents are kept in memory. */
-const EXAMPLES = 24_000;
+const EXAMPLES = 32_000;
 /** Share of steps that see the empty caption, for classifier-free guidance. */
 const EMPTY = 0.1;
 /** The largest weight beyond 1 of a timestep's error. */
@@ -37,18 +37,32 @@ const TIME = stream("nano.pretrain.unet.time");
 const NOISE = stream("nano.pretrain.unet.noise");
 const DROP = stream("nano.pretrain.unet.drop");
 
+/** Which pictures of the world a step may see. */
+export type Selection = "all" | "better" | "flawless";
+
+/** A part of the training with its own learning rate, which rises to `learningRate` and falls along a cosine. */
+export interface Round {
+  /** For messages and file names. */
+  readonly name: string;
+  readonly initial: ReadonlyMap<string, Tensor>;
+  readonly steps: number;
+  readonly learningRate: number;
+  /** What each step sees. */
+  select(step: number): Selection;
+}
+
 /**
  * Trains the base model on `w(t) |eps - eps_theta|^2` with `w = 1 + min((1 - abar) / abar, 24)`.
  *
  * The plain error hardly trains the captions at this scale: layout and colour are decided at high
  * noise, where it is a hundred times smaller than at low noise. The weight is that of the velocity's error.
+ *
+ * `better` pictures show what their caption says and are degraded at most once, `flawless` ones not at all.
  */
 export async function trainBase(
   vae: { readonly weights: Weights; readonly config: VaeConfig },
   text: Weights,
-  options:
-    & Pick<Fit, "directory" | "seed" | "onProgress" | "keep" | "onKeep">
-    & { readonly steps: number },
+  options: Round & Pick<Fit, "directory" | "seed" | "onProgress" | "keep" | "onKeep">,
 ): Promise<Map<string, Tensor>> {
   const { seed, steps } = options;
   const latents = await encodeImages(
@@ -59,10 +73,15 @@ export async function trainBase(
     (done) => options.onProgress?.(0, steps, `${done} of ${EXAMPLES} pictures encoded`),
   );
   const tokenizer = nanoTokenizer();
-  const captions = Array.from(
-    { length: EXAMPLES },
-    (_, i) => tokenizer.encode(captionText(trainingExample(seed, i).caption)),
-  );
+  const captions: Int32Array[] = [];
+  const pictures: Record<Selection, number[]> = { all: [], better: [], flawless: [] };
+  for (let i = 0; i < EXAMPLES; i++) {
+    const { caption, wrong, degradations } = trainingExample(seed, i);
+    captions.push(tokenizer.encode(captionText(caption)));
+    pictures.all.push(i);
+    if (wrong === undefined && degradations < 2) pictures.better.push(i);
+    if (wrong === undefined && degradations === 0) pictures.flawless.push(i);
+  }
   const empty = tokenizer.encode("");
   const { alphasCumprod } = NoiseSchedule.fromConfig(SCHEDULER);
   await text.realize();
@@ -70,16 +89,16 @@ export async function trainBase(
 
   return await fit({
     ...options,
-    name: "unet",
-    initial: initUNet(UNET, seed),
-    learningRate: 1.5e-3,
     warmup: 100,
     floor: 0.03,
     average: 0.998,
-    steps,
     batch: (step) => {
-      const pick = randomIntegers({ seed, stream: PICK, step }, [BATCH], 0, EXAMPLES);
-      const times = randomIntegers({ seed, stream: TIME, step }, [BATCH], 0, 1000);
+      const some = pictures[options.select(step)];
+      const pick = randomIntegers({ seed, stream: PICK, step }, [BATCH], 0, some.length)
+        .map((i) => some[i]!);
+      // One timestep from each of as many equal stretches: the loss depends on t far more than on the picture.
+      const times = randomUniform({ seed, stream: TIME, step }, [BATCH])
+        .map((u, i) => Math.floor((i + u) / BATCH * alphasCumprod.length));
       const drop = randomUniform({ seed, stream: DROP, step }, [BATCH]);
       const length = empty.length;
       const original = new Float32Array(BATCH * 1024);

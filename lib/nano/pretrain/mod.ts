@@ -8,6 +8,7 @@
  */
 import { writeManifest } from "../../data/manifest.ts";
 import { savePipeline } from "../../diffusion/pipeline.ts";
+import { initUNet } from "../../diffusion/unet.ts";
 import { promptSplits } from "../prompts.ts";
 import type { Fit } from "./fit.ts";
 import { trainVae } from "./autoencoder.ts";
@@ -21,6 +22,7 @@ import { scorerAccuracy, trainScorer } from "./scorers.ts";
 import {
   isComplete,
   openClip,
+  openUNet,
   openVae,
   saveClip,
   saveNetwork,
@@ -45,11 +47,12 @@ export type Stage = (typeof stages)[number];
 
 /** How long each network is trained. */
 const STEPS = {
-  vae: [1200, 700],
-  "clip-a": 500,
-  "clip-b": 400,
-  unet: 900,
-  weak: 450,
+  vae: 4500,
+  "clip-a": 1000,
+  "clip-b": 800,
+  unet: 4000,
+  weak: 2000,
+  strong: 1800,
 } as const;
 
 /** What to build and where. */
@@ -86,25 +89,43 @@ const STAGES: Readonly<Record<Stage, (output: string, common: Common) => Promise
     const { weights, config } = await trainVae({ ...common, steps: STEPS.vae });
     const label = { _class_name: "AutoencoderKL" };
     await saveNetwork(`${output}/vae`, "diffusion_pytorch_model", label, config, weights);
-    for (const round of STEPS.vae.keys()) await forget(output, `vae-${round + 1}`);
+    await forget(output, "vae");
   },
   "clip-a": (output, common) => clipStage("clip-a", CLIP_A, output, common),
   "clip-b": (output, common) => clipStage("clip-b", CLIP_B, output, common),
   async unet(output, common) {
     if (await isComplete(`${output}/unet-strong`)) return;
     const vae = await openVae(`${output}/vae`);
-    const { weights: clip } = await openClip(`${output}/clip-a`);
+    const text = textTower((await openClip(`${output}/clip-a`)).weights);
     const label = { _class_name: "UNet2DConditionModel" };
     const save = (name: string, weights: Parameters<typeof saveNetwork>[4]) =>
       saveNetwork(`${output}/unet-${name}`, "diffusion_pytorch_model", label, UNET, weights);
-    const strong = await trainBase(vae, textTower(clip), {
+    if (!await isComplete(`${output}/unet-base`)) {
+      const base = await trainBase(vae, text, {
+        ...common,
+        name: "unet-base",
+        initial: initUNet(UNET, common.seed),
+        steps: STEPS.unet,
+        learningRate: 1.5e-3,
+        select: (step) => step <= STEPS.weak ? "all" : "better",
+        keep: [STEPS.weak],
+        onKeep: (_, weights) => save("weak", weights),
+      });
+      await save("base", base);
+      await forget(output, "unet-base");
+    }
+    const { weights: base } = await openUNet(`${output}/unet-base`);
+    const strong = await trainBase(vae, text, {
       ...common,
-      steps: STEPS.unet,
-      keep: [STEPS.weak],
-      onKeep: (_, weights) => save("weak", weights),
+      seed: common.seed + 1,
+      name: "unet-strong",
+      initial: base.tensors,
+      steps: STEPS.strong,
+      learningRate: 1e-3,
+      select: () => "flawless",
     });
     await save("strong", strong);
-    await forget(output, "unet");
+    await forget(output, "unet-strong");
   },
   async preferences(output, common) {
     for (const collection of COLLECTIONS) {
@@ -152,8 +173,9 @@ async function release(output: string, { seed }: Common): Promise<void> {
     }
   }
   await writeDataset(`${to}/preferences.parquet`, output, seed);
-  const splits = promptSplits(seed, PROMPTS);
-  await writeText(`${to}/prompts.json`, JSON.stringify(splits, null, 1) + "\n");
+  // The other splits' prompts are the captions of what was made from them.
+  const { validation, test } = promptSplits(seed, PROMPTS);
+  await writeText(`${to}/prompts.json`, JSON.stringify({ validation, test }, null, 1) + "\n");
   const quality = {
     seed,
     steps: STEPS,
