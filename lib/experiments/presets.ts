@@ -66,7 +66,7 @@ export const presets = {
     seeds: [0],
     data: ["full", "filtered"],
     steps: 80,
-    batch: 8,
+    batch: 16,
     rank: 8,
     prompts: 100,
     sampling,
@@ -82,12 +82,12 @@ export const presets = {
     prompts: 200,
     sampling,
     search: {
-      grid: { dpo: rates("dpo"), "dpo-tw": rates("dpo-tw"), "ncp-dpo": rates("ncp-dpo") },
+      grid: { dpo: around("dpo"), "dpo-tw": around("dpo-tw"), "ncp-dpo": around("ncp-dpo") },
       data: "filtered",
       seed: 1000,
       steps: 60,
       batch: 16,
-      prompts: 50,
+      prompts: 100,
     },
   },
 } as const satisfies Record<string, Preset>;
@@ -107,8 +107,14 @@ function defaultsOf(method: Table1Method): Hyperparameters {
   return { lr, beta };
 }
 
-/** Learning rates around the default. */
-function rates(method: Table1Method): Hyperparameters[] {
+/** The default, and the learning rate and beta each below and above it. */
+function around(method: Table1Method): Hyperparameters[] {
   const { lr, beta } = defaultsOf(method);
-  return [lr / 2, lr, 2 * lr].map((rate) => ({ lr: rate, beta }));
+  return [
+    { lr, beta },
+    { lr: lr / 2, beta },
+    { lr: 2 * lr, beta },
+    { lr, beta: beta / 4 },
+    { lr, beta: 4 * beta },
+  ];
 }

@@ -39,7 +39,10 @@ if (import.meta.main) {
       seed,
       onProgress: (name, done, total, note) => {
         let report = bars.get(name);
-        if (!report) bars.set(name, report = progressOf(name, "steps"));
+        if (!report) {
+          report = progressOf(name, name === "preferences" ? "images" : "steps");
+          bars.set(name, report);
+        }
         report(done, total, note);
       },
     });
