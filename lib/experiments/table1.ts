@@ -215,12 +215,14 @@ export function meansTable(results: Table1Results): Table {
 
 /**
  * What the comparisons say about the paper's claim, by the test stated before the runs: it is
- * reproduced where the 95 % interval of NCP-DPO's win rate over DPO lies above 50 %.
+ * reproduced where the 95 % interval of NCP-DPO's win rate over DPO lies above 50 %. A single seed
+ * tests nothing: its interval leaves out the spread between trainings.
  *
  * @param comparisons From {@linkcode compareMethods}.
+ * @param seeds How many trainings they are over.
  * @returns One sentence per data set and scorer, and one on the control.
  */
-export function verdict(comparisons: readonly Comparison[]): string[] {
+export function verdict(comparisons: readonly Comparison[], seeds: number): string[] {
   const find = (data: Table1Data, challenger: Table1Method, incumbent: Table1Method) =>
     comparisons.find((c) =>
       c.data === data && c.challenger === challenger && c.incumbent === incumbent
@@ -232,7 +234,7 @@ export function verdict(comparisons: readonly Comparison[]): string[] {
     return [
       ...scorers.map((scorer) =>
         `On the ${data} data, by ${labels[scorer]}, the claim that NCP-DPO wins over DPO was ` +
-        `${judge(claim.winRate[scorer])}.`
+        `${judge(claim.winRate[scorer], seeds)}.`
       ),
       ...(control
         ? [
@@ -245,7 +247,12 @@ export function verdict(comparisons: readonly Comparison[]): string[] {
   });
 }
 
-function judge(rate: Interval): string {
+function judge(rate: Interval, seeds: number): string {
+  if (seeds === 1) {
+    return `**not tested**, as one training says nothing of the spread between them: ${
+      percent(rate)
+    }`;
+  }
   if (rate.low > 50) return `**reproduced at this scale**: ${percent(rate)}`;
   if (rate.high < 50) return `**contradicted at this scale**: ${percent(rate)}`;
   return `**not shown at this scale**: ${percent(rate)}, an interval that includes 50 %`;
@@ -279,11 +286,11 @@ export interface Table1Setting {
  */
 export function table1Page(results: Table1Results, setting: Table1Setting): string {
   const comparisons = compareMethods(results);
+  const seeds = setting.seeds.length;
   const tuning = methods.map((method) => {
     const { lr, beta } = setting.hyperparameters[method];
     return `${labels[method]} learning rate ${lr}, beta ${beta}`;
   });
-  const seeds = setting.seeds.length;
   return [
     "# Table 1: win rate of NCP-DPO over DPO",
     "",
@@ -293,7 +300,7 @@ export function table1Page(results: Table1Results, setting: Table1Setting): stri
     "",
     ...(setting.preset === "smoke"
       ? ["This preset only shows that everything runs: its numbers answer nothing."]
-      : verdict(comparisons).map((sentence) => `- ${sentence}`)),
+      : verdict(comparisons, seeds).map((sentence) => `- ${sentence}`)),
     "",
     markdownTable(comparisonTable(comparisons)),
     "In brackets: 95 % bootstrap intervals over " +

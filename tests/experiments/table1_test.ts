@@ -92,7 +92,7 @@ Deno.test("a comparison whose models are missing is left out", () => {
 });
 
 Deno.test("the verdict follows the test stated before", () => {
-  const words = (r: Table1Results) => verdict(compareMethods(r));
+  const words = (r: Table1Results, seeds = 2) => verdict(compareMethods(r), seeds);
   const claim = words(results());
   assertStringIncludes(claim[0]!, "On the full data, by PickScore");
   assertStringIncludes(claim[0]!, "**reproduced at this scale**: 75.0 %");
@@ -106,6 +106,8 @@ Deno.test("the verdict follows the test stated before", () => {
   );
   const same = tuned.map((run) => ({ ...run, scores: tuned[0]!.scores }));
   assertStringIncludes(words({ base, tuned: same })[0]!, "**not shown at this scale**: 50.0 %");
+  const [alone] = words(results(), 1);
+  assertStringIncludes(alone!, "**not tested**, as one training says nothing of the spread");
 });
 
 Deno.test("the paper's numbers stand beside ours, only where the paper has them", () => {
