@@ -16,7 +16,14 @@ import { trainBase } from "./base.ts";
 import { trainClip } from "./clip.ts";
 import { CLIP_A, CLIP_B, UNET } from "./configs.ts";
 import { forget } from "./fit.ts";
-import { COLLECTIONS, makeImages, openBase, PROMPTS, writeDataset } from "./preferences.ts";
+import {
+  COLLECTIONS,
+  makeImages,
+  openBase,
+  PER_PROMPT,
+  PROMPTS,
+  writeDataset,
+} from "./preferences.ts";
 import { baseQuality, vaeQuality } from "./quality.ts";
 import { scorerAccuracy, trainScorer } from "./scorers.ts";
 import {
@@ -100,9 +107,11 @@ const STAGES: Readonly<Record<Stage, (output: string, common: Common) => Promise
     const label = { _class_name: "UNet2DConditionModel" };
     const save = (name: string, weights: Parameters<typeof saveNetwork>[4]) =>
       saveNetwork(`${output}/unet-${name}`, "diffusion_pytorch_model", label, UNET, weights);
+    const total = STEPS.unet + STEPS.strong;
     if (!await isComplete(`${output}/unet-base`)) {
       const base = await trainBase(vae, text, {
         ...common,
+        onProgress: ofWhole(common.onProgress, 0, total),
         name: "unet-base",
         initial: initUNet(UNET, common.seed),
         steps: STEPS.unet,
@@ -117,6 +126,7 @@ const STAGES: Readonly<Record<Stage, (output: string, common: Common) => Promise
     const { weights: base } = await openUNet(`${output}/unet-base`);
     const strong = await trainBase(vae, text, {
       ...common,
+      onProgress: ofWhole(common.onProgress, STEPS.unet, total),
       seed: common.seed + 1,
       name: "unet-strong",
       initial: base.tensors,
@@ -128,14 +138,29 @@ const STAGES: Readonly<Record<Stage, (output: string, common: Common) => Promise
     await forget(output, "unet-strong");
   },
   async preferences(output, common) {
-    for (const collection of COLLECTIONS) {
-      await makeImages(output, collection, common.seed, common.onProgress);
+    const splits = promptSplits(common.seed, PROMPTS);
+    const counts = COLLECTIONS.map((collection) => splits[collection].length * PER_PROMPT);
+    const total = counts.reduce((a, b) => a + b);
+    let before = 0;
+    for (const [i, collection] of COLLECTIONS.entries()) {
+      const onProgress = ofWhole(common.onProgress, before, total);
+      await makeImages(output, collection, common.seed, onProgress);
+      before += counts[i]!;
     }
   },
   pickscore: (output, common) => scorerStage("pickscore", "clip-a", output, common),
   hps: (output, common) => scorerStage("hps", "clip-b", output, common),
   release,
 };
+
+/** A part's progress as the progress of its whole stage; `before` is what earlier parts have done of `total`. */
+function ofWhole(
+  onProgress: Fit["onProgress"],
+  before: number,
+  total: number,
+): NonNullable<Fit["onProgress"]> {
+  return (done, _, note) => onProgress?.(before + done, total, note);
+}
 
 async function scorerStage(
   name: "pickscore" | "hps",
