@@ -30,7 +30,7 @@ import {
   truncateMetrics,
 } from "./metrics.ts";
 import type { PreferencePairs } from "./pairs.ts";
-import { measureTimestepWeight, type TimestepWeight } from "./timestep_weight.ts";
+import { measureTimestepWeight } from "./timestep_weight.ts";
 
 /** What can be chosen of a training. The defaults are those of the nano lineage. */
 export interface TrainOptions {
@@ -57,8 +57,6 @@ export interface TrainOptions {
   readonly lambda?: number;
   /** What f returns; default `down`. */
   readonly features?: FeatureChoice;
-  /** r(t) for a weighted method; default: measured on the base model and the pairs' winners. */
-  readonly timestepWeight?: TimestepWeight;
   /** Default `adamw`. */
   readonly optimizer?: OptimizerName;
   /** Default 0. */
@@ -146,7 +144,7 @@ export async function train(training: Training): Promise<TrainResult> {
     size: options.batch,
     seed: options.seed,
     timestepWeight: method.weighted
-      ? options.timestepWeight ?? await measureTimestepWeight({
+      ? await measureTimestepWeight({
         ...{ base, config, schedule, pairs },
         features: options.features,
         batch: 2 * options.batch,
@@ -272,7 +270,6 @@ function resolve({ options, pairs, config, schedule }: Training) {
     rank: options.rank ?? 8,
     targets: options.targets ?? "all",
     features: options.features ?? "down",
-    timestepWeight: options.timestepWeight ?? null,
     optimizer: options.optimizer ?? "adamw",
     seed: options.seed ?? 0,
     checkpointEvery: options.checkpointEvery ?? 50,

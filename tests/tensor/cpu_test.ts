@@ -296,7 +296,7 @@ Deno.test("a product of 200,000 rows has every row in its place", async () => {
 });
 
 deviceTest(
-  "a long reduction is as exact as short ones, whatever its shape and length",
+  "a long reduction agrees with f64, whatever its shape, and best where it can be cut",
   async (open) => {
     setDevice(open(2));
     await workersUp();

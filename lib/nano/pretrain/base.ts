@@ -40,17 +40,6 @@ const DROP = stream("nano.pretrain.unet.drop");
 /** Which pictures of the world a step may see. */
 export type Selection = "all" | "better" | "flawless";
 
-/** A part of the training with its own learning rate, which rises to `learningRate` and falls along a cosine. */
-export interface Round {
-  /** For messages and file names. */
-  readonly name: string;
-  readonly initial: ReadonlyMap<string, Tensor>;
-  readonly steps: number;
-  readonly learningRate: number;
-  /** What each step sees. */
-  select(step: number): Selection;
-}
-
 /**
  * Trains the base model on `w(t) |eps - eps_theta|^2` with `w = 1 + min((1 - abar) / abar, 24)`.
  *
@@ -58,11 +47,15 @@ export interface Round {
  * noise, where it is a hundred times smaller than at low noise. The weight is that of the velocity's error.
  *
  * `better` pictures show what their caption says and are degraded at most once, `flawless` ones not at all.
+ *
+ * @param options.select Which pictures a step sees.
  */
 export async function trainBase(
   vae: { readonly weights: Weights; readonly config: VaeConfig },
   text: Weights,
-  options: Round & Pick<Fit, "directory" | "seed" | "onProgress" | "keep" | "onKeep">,
+  options:
+    & Omit<Fit, "warmup" | "floor" | "weightDecay" | "average" | "batch" | "loss">
+    & { select(step: number): Selection },
 ): Promise<Map<string, Tensor>> {
   const { seed, steps } = options;
   const latents = await encodeImages(
