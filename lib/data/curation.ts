@@ -7,7 +7,10 @@
  *
  * @module
  */
+import { generator, stream } from "../tensor/random.ts";
 import type { Comparisons } from "./preferences.ts";
+
+const MIX_STREAM = stream("data.curation.mix");
 
 /**
  * What makes an image an absolute winner.
@@ -95,6 +98,37 @@ export function filteredPairs(
     loser.push(lost);
   });
   return { winner: Int32Array.from(winner), loser: Int32Array.from(loser) };
+}
+
+/**
+ * As many pairs as the absolute winners have (every opponent), of which a share is replaced by contradictory
+ * ones: decided choices whose winner lost or tied elsewhere. Both parts are random samples, in row order.
+ *
+ * @param share Of contradictory pairs, 0 to 1.
+ * @param seed Of the sample.
+ * @throws {RangeError} If there are not as many contradictory pairs.
+ */
+export function mixedPairs(comparisons: Comparisons, share: number, seed: number): PreferencePairs {
+  const absolute = absoluteWinners(comparisons);
+  const all = fullPairs(comparisons);
+  const clear: number[] = [], contradictory: number[] = [];
+  all.winner.forEach((image, i) => (absolute[image] ? clear : contradictory).push(i));
+  const wanted = Math.round(share * clear.length);
+  if (wanted > contradictory.length) {
+    throw new RangeError(
+      `${wanted} contradictory pairs are wanted for a share of ${share} of ${clear.length} pairs, ` +
+        `but only ${contradictory.length} winners lost or tied elsewhere: take a smaller share`,
+    );
+  }
+  const random = generator({ seed, stream: MIX_STREAM, step: 0 });
+  const chosen = [
+    ...random.shuffle(clear).slice(wanted),
+    ...random.shuffle(contradictory).slice(0, wanted),
+  ].sort((a, b) => a - b);
+  return {
+    winner: Int32Array.from(chosen, (i) => all.winner[i]!),
+    loser: Int32Array.from(chosen, (i) => all.loser[i]!),
+  };
 }
 
 /** The three sets whose value is compared: x is an absolute winner, y an image it beat, z an image y beat. */

@@ -7,6 +7,7 @@
 export * from "./clip.ts";
 export * from "./clip_text.ts";
 export * from "./clip_vision.ts";
+export * from "./conditions.ts";
 export * from "./config.ts";
 export * from "./ddim.ts";
 export * from "./ddpm.ts";

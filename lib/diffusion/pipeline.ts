@@ -5,12 +5,13 @@
  *
  * @module
  */
-import { concat, jit, type Jitted, type Tensor, tensor, zeros } from "../tensor/mod.ts";
+import { jit, type Jitted, type Tensor, tensor, zeros } from "../tensor/mod.ts";
 import { checkParameters } from "../nn/init.ts";
 import { writeAtomically } from "../nn/safetensors.ts";
 import { loadWeights, type LoraAdapter, saveWeights, type Weights } from "../nn/weights.ts";
 import type { WeightsDType } from "../nn/weights.ts";
-import { clipText, clipTextParameters, eosPositions } from "./clip_text.ts";
+import { clipTextParameters, eosPositions } from "./clip_text.ts";
+import { promptFeatures, type TextEncoder } from "./conditions.ts";
 import {
   type ClipTextConfig,
   clipTextConfig,
@@ -28,9 +29,7 @@ import { unetParameters } from "./unet.ts";
 import { unscaleLatents, vaeDecode, vaeFactor, vaeParameters, vaeTensorName } from "./vae.ts";
 
 /** One text encoder with its tokenizer. */
-export interface PromptEncoder {
-  readonly weights: Weights;
-  readonly config: ClipTextConfig;
+export interface PromptEncoder extends TextEncoder {
   readonly tokenizer: ClipTokenizer;
 }
 
@@ -129,14 +128,8 @@ export class Pipeline {
     });
     const towers = this.textEncoders.map((encoder) => encoder.weights);
     const encoded = await this.#run(`text ${prompts.length}`, towers, inputs, (given) => {
-      const features = this.textEncoders.map(({ weights, config }, i) =>
-        clipText(weights, config, { ids: given[`ids${i}`]!, eos: given[`eos${i}`]! })
-      );
-      if (features.length === 1) return { context: features[0]!.hidden };
-      return {
-        context: concat(features.map((f) => f.hiddenStates.at(-2)!), 2),
-        textEmbeds: features[1]!.projected!,
-      };
+      const prompts = towers.map((_, i) => ({ ids: given[`ids${i}`]!, eos: given[`eos${i}`]! }));
+      return { ...promptFeatures(this.textEncoders, prompts) };
     });
     for (const t of Object.values(inputs)) t.dispose();
     const { textEmbeds } = encoded;

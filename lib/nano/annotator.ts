@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { generator, stream } from "../tensor/random.ts";
+import { type Generator, generator, stream } from "../tensor/random.ts";
 
 /** How the annotators judge. */
 export interface AnnotatorOptions {
@@ -15,7 +15,7 @@ export interface AnnotatorOptions {
   readonly annotators?: number;
   /** Images that a session shows. Default 6. */
   readonly shown?: number;
-  /** Scale of the logistic noise, in units of utility. Default 0.35. */
+  /** Scale of the logistic noise, in units of utility. Default {@linkcode TEMPERATURE}. */
   readonly temperature?: number;
   /** A noisy difference below this, in units of utility, is a tie. Default 0.125. */
   readonly tieThreshold?: number;
@@ -35,6 +35,9 @@ export interface Choice {
   readonly label0: 0 | 0.5 | 1;
 }
 
+/** Scale of the annotators' logistic noise, in units of utility. */
+export const TEMPERATURE = 0.35;
+
 const SESSION_STREAM = stream("nano.annotator.session");
 
 /**
@@ -49,7 +52,8 @@ export function annotate(
   utilities: readonly ArrayLike<number>[],
   options: AnnotatorOptions,
 ): Choice[] {
-  const { seed, annotators = 2, shown = 6, temperature = 0.35, tieThreshold = 0.125 } = options;
+  const { seed, annotators = 2, shown = 6, temperature = TEMPERATURE, tieThreshold = 0.125 } =
+    options;
   const choices: Choice[] = [];
   utilities.forEach((utility, prompt) => {
     if (utility.length < shown) {
@@ -87,4 +91,15 @@ export function annotate(
     }
   });
   return choices;
+}
+
+/**
+ * One annotator's forced choice between two images: right with probability
+ * sigmoid(|difference| / temperature).
+ *
+ * @param difference Of the first image's utility over the second's.
+ * @returns Whether the first image is chosen.
+ */
+export function choosesFirst(difference: number, random: Generator): boolean {
+  return difference + TEMPERATURE * random.logistic() > 0;
 }

@@ -18,24 +18,31 @@ export type Degradation = typeof DEGRADATIONS[number];
  * Applies `count` different degradations, drawn at random, and keeps the values in [0, 1].
  *
  * @param pixels RGB in [0, 1], `[64, 64, 3]`, changed in place.
+ * @returns The blur's standard deviation in pixels, 0 if there was none.
  */
-export function degrade(pixels: Float32Array, count: number, random: Generator): Degradation[] {
+export function degrade(pixels: Float32Array, count: number, random: Generator): number {
   const kinds = random.shuffle(DEGRADATIONS).slice(0, count);
-  for (const kind of kinds) applyDegradation(pixels, kind, random);
-  return kinds;
+  return Math.max(0, ...kinds.map((kind) => applyDegradation(pixels, kind, random)));
 }
 
 /**
  * Applies one degradation of random strength, and keeps the values in [0, 1].
  *
  * @param pixels RGB in [0, 1], `[64, 64, 3]`, changed in place.
+ * @returns The blur's standard deviation in pixels, 0 for another kind.
  */
-export function applyDegradation(pixels: Float32Array, kind: Degradation, random: Generator) {
-  if (kind === "blur") blur(pixels, random.uniform(1, 2.6));
+export function applyDegradation(
+  pixels: Float32Array,
+  kind: Degradation,
+  random: Generator,
+): number {
+  const sigma = kind === "blur" ? random.uniform(1, 2.6) : 0;
+  if (kind === "blur") blur(pixels, sigma);
   else if (kind === "wash") wash(pixels, random.uniform(0.25, 0.6), random.uniform(0.4, 0.6));
   else if (kind === "blotches") addBlotches(pixels, random.uniform(0.08, 0.25), random);
   else addCast(pixels, random.uniform(0.15, 0.4), random);
   for (let i = 0; i < pixels.length; i++) pixels[i] = Math.min(1, Math.max(0, pixels[i]!));
+  return sigma;
 }
 
 /** Gaussian blur; the border is repeated outwards. */

@@ -6,6 +6,7 @@
 export * from "./annotator.ts";
 export * from "./caption.ts";
 export * from "./degrade.ts";
+export * from "./kinds.ts";
 export * from "./oracle.ts";
 export * from "./prompts.ts";
 export * from "./tokenizer_files.ts";

@@ -45,6 +45,11 @@ const WEIGHTS = {
   two: { presence: 0.25, shape: 0.25, size: 0.1, relation: 0.2, background: 0.1, noExtra: 0.1 },
 } as const;
 
+/** What the alignment counts in the utility. */
+export const ALIGNMENT_WEIGHT = 2;
+/** What the appeal counts in the utility. */
+export const APPEAL_WEIGHT = 1.5;
+
 const APPEAL_SCALE = 0.2;
 /** An equivalent radius above this, in pixels, is large. */
 const LARGE_RADIUS = 9.2;
@@ -106,7 +111,7 @@ export function judge(image: Uint8Array, caption: Caption): Judgement {
   return {
     alignment,
     appeal,
-    utility: 2 * alignment + 1.5 * appeal,
+    utility: ALIGNMENT_WEIGHT * alignment + APPEAL_WEIGHT * appeal,
     parts: caption.second ? { ...parts, relation } : parts,
   };
 }

@@ -155,6 +155,8 @@ export interface TrainingExample {
   readonly wrong?: WrongAttribute;
   /** How many degradations it has: 0, 1 or 2. */
   readonly degradations: number;
+  /** Standard deviation of its blur in pixels, 0 if it has none. */
+  readonly blur: number;
 }
 
 const TRAINING_STREAM = stream("nano.world.training");
@@ -174,8 +176,8 @@ export function trainingExample(seed: number, index: number, out?: Float32Array)
   const shown = spoil?.caption ?? caption;
   const pixels = renderScene(shown, placeObjects(shown, random), out);
   const degradations = random.chance(DEGRADED_SHARE) ? (random.chance(0.3) ? 2 : 1) : 0;
-  if (degradations > 0) degrade(pixels, degradations, random);
-  const example = { caption, pixels, degradations };
+  const blur = degradations > 0 ? degrade(pixels, degradations, random) : 0;
+  const example = { caption, pixels, degradations, blur };
   return spoil ? { ...example, wrong: spoil.wrong } : example;
 }
 

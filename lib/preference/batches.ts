@@ -6,7 +6,7 @@
  */
 import type { NoiseSchedule } from "../diffusion/noise_schedule.ts";
 import { generator, randomIntegers, randomNormal, stream, tensor } from "../tensor/mod.ts";
-import { COEFFICIENTS, gatherCoefficients } from "./errors.ts";
+import { COEFFICIENTS, gatherCoefficients, type NextTimestep } from "./errors.ts";
 import type { PreferenceBatch } from "./loss.ts";
 import type { Method } from "./method.ts";
 import { addedConditions, type PreferencePairs } from "./pairs.ts";
@@ -20,6 +20,8 @@ export interface BatchOptions {
   /** Pairs per batch. */
   readonly size: number;
   readonly seed: number;
+  /** Where the perceptual error's reverse step leads; default `previous`. */
+  readonly nextTimestep?: NextTimestep;
   /** r(t), for a weighted method. */
   readonly timestepWeight?: TimestepWeight | undefined;
 }
@@ -40,6 +42,9 @@ export class Batches {
     const key = (name: string) => ({ seed, stream: stream(`trainer.${name}`), step: number });
     const shape = [size, ...pairs.latentShape];
     const timesteps = randomIntegers(key("timestep"), [size], 1, schedule.trainTimesteps);
+    const next = method.space === "perceptual" && this.#options.nextTimestep === "uniform"
+      ? randomIntegers(key("next-timestep"), [size], 0, schedule.trainTimesteps)
+      : undefined;
     const noise = (name: string) => tensor(randomNormal(key(name), shape), shape);
     const values = await pairs.read(
       Array.from({ length: size }, (_, i) => this.#pair(number * size + i)),
@@ -51,7 +56,8 @@ export class Batches {
       latents: tensor(latents, [groups.length, ...shape]),
       context: tensor(values.context, [size, ...pairs.contextShape]),
       timestep: tensor(Float32Array.from(timesteps), [size]),
-      coefficients: tensor(gatherCoefficients(schedule, timesteps), [COEFFICIENTS, size]),
+      ...next && { nextTimestep: tensor(Float32Array.from(next), [size]) },
+      coefficients: tensor(gatherCoefficients(schedule, timesteps, next), [COEFFICIENTS, size]),
       epsilon: noise("epsilon"),
       ...method.space === "perceptual" && { z: noise("z") },
       ...weight && {

@@ -8,6 +8,11 @@
  *     latent error     = mean (eps - e)^2
  *     perceptual error = mean (f(step(e), c, t-1) - f(step(eps), c, t-1))^2
  *
+ * Self-perceptual training (Lin and Yang, arXiv 2401.00110) goes to any other timestep t' instead,
+ * without new noise, which is also a mix of x_t and e:
+ *
+ *     step(e) = sqrt(abar_t') (x_t - sqrt(1 - abar_t) e) / sqrt(abar_t) + sqrt(1 - abar_t') e
+ *
  * All of it is f32: two reverse steps that are compared differ by 4e-4 to 2e-3, the edge of f16.
  * Tensors are [..., B, h, w, C], and what depends on the timestep is [B, 1, 1, 1].
  *
@@ -22,13 +27,18 @@ export interface NoiseCoefficients {
   readonly signal: Tensor;
   /** `sqrt(1 - abar_t)` */
   readonly noise: Tensor;
-  /** `(1 - a_t) / sqrt(1 - abar_t)` */
+  /** `(1 - a_t) / sqrt(1 - abar_t)`, or `sqrt(1 - abar_t) - sqrt(1 - abar_t') / growth` */
   readonly pull: Tensor;
-  /** `1 / sqrt(a_t)` */
+  /** `1 / sqrt(a_t)`, or `sqrt(abar_t' / abar_t)` */
   readonly growth: Tensor;
-  /** `sigma_t` */
+  /** `sigma_t`, or 0 */
   readonly sigma: Tensor;
 }
+
+/** Where the reverse step leads: to t - 1 by DDPM, or to a t' drawn uniformly from all timesteps. */
+export const nextTimesteps = ["previous", "uniform"] as const;
+/** One of {@linkcode nextTimesteps}. */
+export type NextTimestep = (typeof nextTimesteps)[number];
 
 /** The number of coefficients. */
 export const COEFFICIENTS = 5;
@@ -37,12 +47,14 @@ export const COEFFICIENTS = 5;
  * Looks the coefficients of a batch up on the host, in f64.
  *
  * @param timesteps Integers from 1: there is no reverse step from 0.
+ * @param next Where the step without new noise leads, for each; the DDPM step to t - 1 unless given.
  * @returns [5, B], for {@linkcode coefficientsOf}.
  * @throws {RangeError} For a timestep outside the schedule, with its value.
  */
 export function gatherCoefficients(
   schedule: NoiseSchedule,
   timesteps: ArrayLike<number>,
+  next?: ArrayLike<number>,
 ): Float32Array {
   const count = timesteps.length;
   const out = new Float32Array(COEFFICIENTS * count);
@@ -54,17 +66,29 @@ export function gatherCoefficients(
       );
     }
     const abar = schedule.alphaCumprod(t);
-    const before = schedule.alphaCumprod(t - 1);
-    const beta = schedule.betas[t]!;
-    [
-      Math.sqrt(abar),
-      Math.sqrt(1 - abar),
-      beta / Math.sqrt(1 - abar),
-      1 / Math.sqrt(1 - beta),
-      Math.sqrt((1 - before) / (1 - abar) * beta),
-    ].forEach((value, row) => out[row * count + i] = value);
+    const step = next ? stepTo(schedule, abar, next[i]!) : ddpmStep(schedule, abar, t);
+    [Math.sqrt(abar), Math.sqrt(1 - abar), ...step]
+      .forEach((value, row) => out[row * count + i] = value);
   }
   return out;
+}
+
+/** Pull, growth and sigma of the DDPM step from t to t - 1. */
+function ddpmStep(schedule: NoiseSchedule, abar: number, t: number): number[] {
+  const before = schedule.alphaCumprod(t - 1);
+  const beta = schedule.betas[t]!;
+  return [
+    beta / Math.sqrt(1 - abar),
+    1 / Math.sqrt(1 - beta),
+    Math.sqrt((1 - before) / (1 - abar) * beta),
+  ];
+}
+
+/** Pull, growth and sigma of the step to any t' that keeps the predicted noise. */
+function stepTo(schedule: NoiseSchedule, abar: number, next: number): number[] {
+  const there = schedule.alphaCumprod(next);
+  const growth = Math.sqrt(there / abar);
+  return [Math.sqrt(1 - abar) - Math.sqrt(1 - there) / growth, growth, 0];
 }
 
 /** The rows of [5, B] by name. */

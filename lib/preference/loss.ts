@@ -34,6 +34,8 @@ export interface PreferenceBatch {
   readonly added?: AddedConditions | undefined;
   /** f32 [B] */
   readonly timestep: Tensor;
+  /** Where the reverse step leads, f32 [B]; t - 1 unless given. Perceptual errors only. */
+  readonly nextTimestep?: Tensor | undefined;
   /** From `gatherCoefficients`, [5, B]. */
   readonly coefficients: Tensor;
   /** The noise, shared by a pair: [B, h, w, C]. */
@@ -130,6 +132,7 @@ function predictionErrors(
   if (!batch.z) throw new Error("perceptual errors need z, the noise of the reverse step");
   const steps = reverseSteps(noisySample, [batch.epsilon, ...predictions], batch.z, c)
     .map((x) => x.reshape([count, ...image]));
+  const nextTimestep = repeat(batch.nextTimestep ?? batch.timestep.sub(1));
   const see = (samples: readonly Tensor[]) => {
     const all = (x: Tensor) => concatenate(samples.map(() => x));
     const levels = features(
@@ -137,7 +140,7 @@ function predictionErrors(
       config,
       {
         sample: concatenate(samples),
-        timestep: all(timestep.sub(1)),
+        timestep: all(nextTimestep),
         context: all(context),
         added: added && { textEmbeds: all(added.textEmbeds), timeIds: all(added.timeIds) },
       },

@@ -17,6 +17,7 @@ import type { Weights } from "../nn/weights.ts";
 import { grad, jit, leavesOf, type Tensor, tensor, type Tree, zeros } from "../tensor/mod.ts";
 import { type GroupState, type OptimizerName, PackedLora } from "./adapter.ts";
 import { Batches } from "./batches.ts";
+import type { NextTimestep } from "./errors.ts";
 import { loadCheckpoint, saveCheckpoint } from "../nn/checkpoint.ts";
 import type { FeatureChoice } from "./features.ts";
 import { type PreferenceBatch, preferenceLoss } from "./loss.ts";
@@ -57,6 +58,8 @@ export interface TrainOptions {
   readonly lambda?: number;
   /** What f returns; default `down`. */
   readonly features?: FeatureChoice;
+  /** Where the perceptual error's reverse step leads; default `previous`. */
+  readonly nextTimestep?: NextTimestep;
   /** Default `adamw`. */
   readonly optimizer?: OptimizerName;
   /** Default 0. */
@@ -79,6 +82,11 @@ export interface Training {
   readonly runDirectory: string;
   /** Told of the last step whenever metrics have been read. */
   readonly onProgress?: (metrics: StepMetrics) => void | Promise<void>;
+  /**
+   * Given each adapter that is saved, while it is there and before the checkpoint: after an interruption
+   * in it the adapter is trained and given again. Its time does not count as training time.
+   */
+  readonly onLora?: (step: number, lora: string) => Promise<void>;
 }
 
 /** What a training leaves, beside its folder. */
@@ -112,7 +120,7 @@ type Slot = { readonly keep: Tensor; readonly take: Tensor };
  * loss is no longer a finite number.
  */
 export async function train(training: Training): Promise<TrainResult> {
-  const { base, config, schedule, pairs, runDirectory, onProgress } = training;
+  const { base, config, schedule, pairs, runDirectory, onProgress, onLora } = training;
   const options = resolve(training);
   const { method, steps, accumulate, logEvery } = options;
   await base.realize();
@@ -143,6 +151,7 @@ export async function train(training: Training): Promise<TrainResult> {
     method,
     size: options.batch,
     seed: options.seed,
+    nextTimestep: options.nextTimestep,
     timestepWeight: method.weighted
       ? await measureTimestepWeight({
         ...{ base, config, schedule, pairs },
@@ -206,7 +215,7 @@ export async function train(training: Training): Promise<TrainResult> {
   };
 
   try {
-    const began = performance.now() - 1000 * (metrics.at(-1)?.seconds ?? 0);
+    let began = performance.now() - 1000 * (metrics.at(-1)?.seconds ?? 0);
     for (let step = done + 1; step <= steps; step++) {
       const at = (step - 1) % logEvery;
       for (let i = 0; i < accumulate; i++) {
@@ -227,6 +236,9 @@ export async function train(training: Training): Promise<TrainResult> {
       if (save || at === logEvery - 1) await flush();
       if (save) {
         await saveLora(loraPath, await adapter.read(state.groups));
+        const paused = performance.now();
+        await onLora?.(step, loraPath);
+        began += performance.now() - paused;
         await saveCheckpoint(checkpointPath, step, state.groups, {
           ...identity,
           pairs: pairs.length,
@@ -270,6 +282,7 @@ function resolve({ options, pairs, config, schedule }: Training) {
     rank: options.rank ?? 8,
     targets: options.targets ?? "all",
     features: options.features ?? "down",
+    nextTimestep: options.nextTimestep ?? "previous",
     optimizer: options.optimizer ?? "adamw",
     seed: options.seed ?? 0,
     checkpointEvery: options.checkpointEvery ?? 50,

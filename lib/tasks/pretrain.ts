@@ -46,6 +46,6 @@ if (import.meta.main) {
         report(done, total, note);
       },
     });
-    console.log(`The lineage is in ${output}; ${output}/release is what data/nano holds.`);
+    console.log(`The lineage is in ${output}; ${output}/release holds what data does.`);
   });
 }

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   absoluteWinners,
   chainSets,
@@ -6,6 +6,7 @@ import {
   describePairs,
   filteredPairs,
   fullPairs,
+  mixedPairs,
   type PreferencePairs,
 } from "../../lib/data/curation.ts";
 import { type Comparisons, comparisonsOf } from "../../lib/data/preferences.ts";
@@ -64,6 +65,20 @@ Deno.test("filtered pairs by each reading and opponent", () => {
   assertEquals(pairs({ reading: "prose" }), "a>b f>g");
   assertEquals(pairs({ reading: "prose", opponent: "latest" }), "a>c f>h");
   assertEquals(pairs({ reading: "strict", opponent: "every" }), "a>b a>c");
+});
+
+Deno.test("mixed pairs: as many as filtered, the share of contradictory winners as asked", () => {
+  const winners = ["m", "f", "g", "b"];
+  for (const [share, contradictory] of [[0, 0], [1 / 3, 1], [1, 3]] as const) {
+    const mixed = mixedPairs(SESSION, share, 1);
+    assertEquals(mixed.winner.length, 3);
+    const names = text(SESSION, mixed).split(" ");
+    assertEquals(names.filter((pair) => winners.includes(pair[0]!)).length, contradictory);
+    assertEquals(new Set(names).size, names.length);
+  }
+  assertEquals(mixedPairs(SESSION, 0.5, 1), mixedPairs(SESSION, 0.5, 1));
+  const few = choices("p: a>b", "p: a>c");
+  assertThrows(() => mixedPairs(few, 1, 1), RangeError, "take a smaller share");
 });
 
 Deno.test("the latest choice is the one with the latest time, not the last row", () => {

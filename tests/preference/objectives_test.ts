@@ -155,6 +155,30 @@ eachDevice("reverseStep: noising and the step back agree with PyTorch", async ()
   base.dispose();
 });
 
+eachDevice("reverseStep: to any t' the true noise leads to the forward noising at t'", async () => {
+  const { base, batch } = await open(cases[0]!);
+  const timesteps = await batch.timestep.data();
+  const next = Array.from(timesteps, (_, i) => [0, 999, 500][i % 3]!);
+  const count = timesteps.length;
+  const c = coefficientsOf(
+    tensor(gatherCoefficients(schedule, timesteps, next), [COEFFICIENTS, count]),
+  );
+  const sample = noisy(batch.latents, batch.epsilon, c);
+  const there = reverseStep(sample, batch.epsilon, batch.z, c);
+  const clean = await batch.latents.data(), epsilon = await batch.epsilon.data();
+  const values = await there.data();
+  const perImage = epsilon.length / count;
+  for (let i = 0; i < values.length; i++) {
+    const abar = schedule.alphaCumprod(next[Math.floor(i % epsilon.length / perImage)]!);
+    const expected = Math.sqrt(abar) * clean[i]! +
+      Math.sqrt(1 - abar) * epsilon[i % epsilon.length]!;
+    // Undoing the noise of t near 1000 enlarges rounding errors by 1 / sqrt(abar_t).
+    assertAlmostEquals(values[i]!, expected, 1e-4);
+  }
+  there.dispose();
+  base.dispose();
+});
+
 eachDevice("negativeLogSigmoid: value and gradient over the whole range", async () => {
   const points = [-200, -30, -1, 0, 1, 30, 200];
   const x = tensor(points, [points.length]);

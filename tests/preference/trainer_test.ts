@@ -164,6 +164,49 @@ eachDevice("train: a folder that holds another run is an error", async () => {
   await Deno.remove(runDirectory, { recursive: true });
 });
 
+eachDevice(
+  "train: adapters are given while they are there, and again after an interruption",
+  async () => {
+    const setting = await setUp();
+    const options = { ...small, method: "ncp-dpo", nextTimestep: "uniform", steps: 5 } as const;
+    const given: number[] = [];
+    const run = (runDirectory: string, killAt?: number) =>
+      train({
+        ...setting,
+        options,
+        runDirectory,
+        onLora: async (step, lora) => {
+          assert((await loadLora(lora, setting.base)).layers.size > 0);
+          given.push(step);
+          if (step === killAt) throw new Killed();
+        },
+      });
+    const whole = await run(`${folder}/lora-whole-${getDevice().name}`);
+    assertEquals(given.splice(0), [2, 4, 5]);
+    await assertRejects(() => run(`${folder}/lora-broken-${getDevice().name}`, 4), Killed);
+    const resumed = await run(`${folder}/lora-broken-${getDevice().name}`);
+    assertEquals(given, [2, 4, 4, 5]);
+    const values = ({ metrics }: typeof whole) => metrics.map(({ seconds: _, ...rest }) => rest);
+    assertEquals(values(resumed), values(whole));
+    setting.base.dispose();
+  },
+);
+
+eachDevice("train: t' = t - 1 and uniform t' learn different things", async () => {
+  const setting = await setUp();
+  const first = async (nextTimestep: "previous" | "uniform") => {
+    const options = { ...small, method: "ncp-dpo", nextTimestep, steps: 1 } as const;
+    const { metrics } = await train({
+      ...setting,
+      options,
+      runDirectory: `${folder}/next-${nextTimestep}-${getDevice().name}`,
+    });
+    return metrics[0]!.winnerError;
+  };
+  assert(await first("previous") !== await first("uniform"));
+  setting.base.dispose();
+});
+
 Deno.test("train: options and data that make no sense are errors", async () => {
   const setting = await setUp();
   const options = { ...small, method: "sft", steps: 1 } as const;

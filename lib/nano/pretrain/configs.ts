@@ -77,8 +77,7 @@ export const CLIP_B: ClipConfig = clip({
   hidden_act: "gelu",
 });
 
-/** SDXL's block layout with SD1.5's conditioning. */
-export const UNET: UNetConfig = unetConfig({
+const unet = {
   _class_name: "UNet2DConditionModel",
   sample_size: 16,
   in_channels: 4,
@@ -88,11 +87,27 @@ export const UNET: UNetConfig = unetConfig({
   up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
   block_out_channels: [32, 64, 96],
   layers_per_block: 1,
-  cross_attention_dim: 64,
-  attention_head_dim: 4,
-  transformer_layers_per_block: 1,
   use_linear_projection: true,
   norm_num_groups: 8,
+};
+
+/** SDXL's block layout with SD1.5's conditioning. */
+export const UNET: UNetConfig = unetConfig({
+  ...unet,
+  cross_attention_dim: text.hidden_size,
+  attention_head_dim: 4,
+  transformer_layers_per_block: 1,
+});
+
+/** SDXL's layout and its conditioning: two text encoders, a pooled embedding, and the picture's sizes. */
+export const UNET_XL: UNetConfig = unetConfig({
+  ...unet,
+  cross_attention_dim: 2 * text.hidden_size,
+  attention_head_dim: [2, 4, 6],
+  transformer_layers_per_block: [1, 1, 2],
+  addition_embed_type: "text_time",
+  addition_time_embed_dim: 16,
+  projection_class_embeddings_input_dim: text.projection_dim + 6 * 16,
 });
 
 /** The noise schedule of Stable Diffusion, sampled from the last timestep. */

@@ -1,6 +1,6 @@
 /**
  * The nano lineage from a seed, stage by stage: autoencoder, two CLIPs, base model (weak and strong),
- * preference data, two scorers, and the release that `data/nano` holds.
+ * the one of SDXL's layout, preference data, two scorers, and the release that `data` holds.
  *
  * A stage whose result is there is skipped; a killed one goes on from its last checkpoint.
  *
@@ -8,13 +8,15 @@
  */
 import { writeManifest } from "../../data/manifest.ts";
 import { savePipeline } from "../../diffusion/pipeline.ts";
+import type { UNetConfig } from "../../diffusion/config.ts";
 import { initUNet } from "../../diffusion/unet.ts";
+import type { Tensor } from "../../tensor/mod.ts";
 import { promptSplits } from "../prompts.ts";
 import type { Fit } from "./fit.ts";
 import { trainVae } from "./autoencoder.ts";
 import { trainBase } from "./base.ts";
 import { trainClip } from "./clip.ts";
-import { CLIP_A, CLIP_B, UNET } from "./configs.ts";
+import { CLIP_A, CLIP_B, UNET, UNET_XL } from "./configs.ts";
 import { forget } from "./fit.ts";
 import {
   COLLECTIONS,
@@ -22,6 +24,7 @@ import {
   openBase,
   PER_PROMPT,
   PROMPTS,
+  textEncodersOf,
   writeDataset,
 } from "./preferences.ts";
 import { baseQuality, vaeQuality } from "./quality.ts";
@@ -33,7 +36,6 @@ import {
   openVae,
   saveClip,
   saveNetwork,
-  textTower,
   writeText,
 } from "./store.ts";
 
@@ -43,6 +45,7 @@ export const stages = [
   "clip-a",
   "clip-b",
   "unet",
+  "unet-xl",
   "preferences",
   "pickscore",
   "hps",
@@ -60,6 +63,7 @@ const STEPS = {
   unet: 4000,
   weak: 2000,
   strong: 1800,
+  "unet-xl": 3000,
 } as const;
 
 /** What to build and where. */
@@ -103,13 +107,12 @@ const STAGES: Readonly<Record<Stage, (output: string, common: Common) => Promise
   async unet(output, common) {
     if (await isComplete(`${output}/unet-strong`)) return;
     const vae = await openVae(`${output}/vae`);
-    const text = textTower((await openClip(`${output}/clip-a`)).weights);
-    const label = { _class_name: "UNet2DConditionModel" };
+    const model = { config: UNET, textEncoders: await textEncodersOf(output, "weak") };
     const save = (name: string, weights: Parameters<typeof saveNetwork>[4]) =>
-      saveNetwork(`${output}/unet-${name}`, "diffusion_pytorch_model", label, UNET, weights);
+      saveUNet(`${output}/unet-${name}`, UNET, weights);
     const total = STEPS.unet + STEPS.strong;
     if (!await isComplete(`${output}/unet-base`)) {
-      const base = await trainBase(vae, text, {
+      const base = await trainBase(vae, model, {
         ...common,
         onProgress: ofWhole(common.onProgress, 0, total),
         name: "unet-base",
@@ -124,7 +127,7 @@ const STAGES: Readonly<Record<Stage, (output: string, common: Common) => Promise
       await forget(output, "unet-base");
     }
     const { weights: base } = await openUNet(`${output}/unet-base`);
-    const strong = await trainBase(vae, text, {
+    const strong = await trainBase(vae, model, {
       ...common,
       onProgress: ofWhole(common.onProgress, STEPS.unet, total),
       seed: common.seed + 1,
@@ -136,6 +139,23 @@ const STAGES: Readonly<Record<Stage, (output: string, common: Common) => Promise
     });
     await save("strong", strong);
     await forget(output, "unet-strong");
+  },
+  async "unet-xl"(output, common) {
+    if (await isComplete(`${output}/unet-xl`)) return;
+    const model = { config: UNET_XL, textEncoders: await textEncodersOf(output, "xl") };
+    // A seed of its own: another start, and pictures that the other model was not trained on.
+    const seed = common.seed + 2;
+    const weights = await trainBase(await openVae(`${output}/vae`), model, {
+      ...common,
+      seed,
+      name: "unet-xl",
+      initial: initUNet(UNET_XL, seed),
+      steps: STEPS["unet-xl"],
+      learningRate: 1.5e-3,
+      select: () => "all",
+    });
+    await saveUNet(`${output}/unet-xl`, UNET_XL, weights);
+    await forget(output, "unet-xl");
   },
   async preferences(output, common) {
     const splits = promptSplits(common.seed, PROMPTS);
@@ -175,12 +195,27 @@ async function scorerStage(
   await forget(output, name);
 }
 
+function saveUNet(
+  folder: string,
+  config: UNetConfig,
+  weights: ReadonlyMap<string, Tensor>,
+): Promise<void> {
+  const label = { _class_name: "UNet2DConditionModel" };
+  return saveNetwork(folder, "diffusion_pytorch_model", label, config, weights);
+}
+
+/** Gathers what `data` holds under `release/`. */
+async function release(output: string, common: Common): Promise<void> {
+  await releaseNano(output, common);
+  await releaseXl(output, common);
+}
+
 /**
- * Gathers what `data/nano` holds under `release/`: both pipelines (the strong one shares everything but
- * the U-Net), the scorers, the preferences, the prompts, how good it all is, and the hashes.
+ * `nano`: both pipelines (the strong one shares everything but the U-Net), the scorers, the preferences,
+ * the prompts, how good it all is, and the hashes.
  */
-async function release(output: string, { seed }: Common): Promise<void> {
-  const to = `${output}/release`;
+async function releaseNano(output: string, { seed }: Common): Promise<void> {
+  const to = `${output}/release/nano`;
   await Deno.mkdir(to, { recursive: true });
   for (const model of ["weak", "strong"] as const) {
     const pipeline = await openBase(output, model);
@@ -201,15 +236,32 @@ async function release(output: string, { seed }: Common): Promise<void> {
   // The other splits' prompts are the captions of what was made from them.
   const { validation, test } = promptSplits(seed, PROMPTS);
   await writeText(`${to}/prompts.json`, JSON.stringify({ validation, test }, null, 1) + "\n");
+  const { "unet-xl": _, ...steps } = STEPS;
   const quality = {
     seed,
-    steps: STEPS,
+    steps,
     vae: await vaeQuality(output, seed),
     weak: await baseQuality(output, "weak", seed),
     strong: await baseQuality(output, "strong", seed),
     pickscore: await scorerAccuracy(`${output}/pickscore`, output, seed),
     hps: await scorerAccuracy(`${output}/hps`, output, seed),
   };
+  await writeText(`${to}/quality.json`, JSON.stringify(quality, null, 2) + "\n");
+  await writeManifest(to);
+}
+
+/** `nano-xl`: the pipeline of SDXL's layout, which shares the autoencoder and the first text encoder. */
+async function releaseXl(output: string, { seed }: Common): Promise<void> {
+  const to = `${output}/release/nano-xl`;
+  await Deno.mkdir(to, { recursive: true });
+  const pipeline = await openBase(output, "xl");
+  await savePipeline(to, pipeline, { dtype: "f16" });
+  pipeline.dispose();
+  for (const part of ["vae", "text_encoder", "tokenizer", "tokenizer_2"]) {
+    await Deno.remove(`${to}/${part}`, { recursive: true });
+    await Deno.symlink(`../nano/weak/${part.replace("_2", "")}`, `${to}/${part}`);
+  }
+  const quality = { seed, steps: STEPS["unet-xl"], ...await baseQuality(output, "xl", seed) };
   await writeText(`${to}/quality.json`, JSON.stringify(quality, null, 2) + "\n");
   await writeManifest(to);
 }

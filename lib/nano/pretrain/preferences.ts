@@ -7,6 +7,7 @@
  *
  * @module
  */
+import type { TextEncoder } from "../../diffusion/conditions.ts";
 import { generate, Pipeline } from "../../diffusion/pipeline.ts";
 import { NoiseSchedule } from "../../diffusion/noise_schedule.ts";
 import { encodeImage, type ImageFormat } from "../../data/images.ts";
@@ -18,7 +19,7 @@ import { judge } from "../oracle.ts";
 import { promptSplits, type Split } from "../prompts.ts";
 import { IMAGE_VALUES } from "../world.ts";
 import { nanoTokenizer } from "./clip.ts";
-import { CLIP_A, SCHEDULER } from "./configs.ts";
+import { SCHEDULER } from "./configs.ts";
 import type { Fit } from "./fit.ts";
 import { openClip, openUNet, openVae, textTower } from "./store.ts";
 
@@ -61,17 +62,23 @@ export interface PreferenceImages {
   readonly images: Uint8Array;
 }
 
-/** Opens the weak or the strong model as a pipeline. */
-export async function openBase(output: string, model: "weak" | "strong"): Promise<Pipeline> {
-  const { weights: clip } = await openClip(`${output}/clip-a`);
+/** A base model's name. */
+export type BaseName = "weak" | "strong" | "xl";
+
+/** What encodes a base model's prompts. */
+export async function textEncodersOf(output: string, model: BaseName): Promise<TextEncoder[]> {
+  const first = textTower(await openClip(`${output}/clip-a`), false);
+  if (model !== "xl") return [first];
+  return [first, textTower(await openClip(`${output}/clip-b`), true)];
+}
+
+/** Opens a base model as a pipeline. */
+export async function openBase(output: string, model: BaseName): Promise<Pipeline> {
+  const textEncoders = await textEncodersOf(output, model);
   return new Pipeline({
     unet: await openUNet(`${output}/unet-${model}`),
     vae: await openVae(`${output}/vae`),
-    textEncoders: [{
-      weights: textTower(clip),
-      config: { ...CLIP_A.text_config, with_projection: false },
-      tokenizer: nanoTokenizer(),
-    }],
+    textEncoders: textEncoders.map((encoder) => ({ ...encoder, tokenizer: nanoTokenizer() })),
     schedule: NoiseSchedule.fromConfig(SCHEDULER),
   });
 }

@@ -10,7 +10,7 @@ import { parseCaption } from "../caption.ts";
 import { judge } from "../oracle.ts";
 import { promptSplits } from "../prompts.ts";
 import { cleanExample, IMAGE_VALUES, toBytes } from "../world.ts";
-import { openBase, PROMPTS } from "./preferences.ts";
+import { type BaseName, openBase, PROMPTS } from "./preferences.ts";
 import { openVae } from "./store.ts";
 
 /** Means over images. */
@@ -69,7 +69,7 @@ export async function vaeQuality(
 /** Samples of a base model on the validation prompts: 12 DDIM steps, guidance 4. */
 export async function baseQuality(
   output: string,
-  model: "weak" | "strong",
+  model: BaseName,
   seed: number,
 ): Promise<OracleMeans> {
   const prompts = promptSplits(seed, PROMPTS).validation;

@@ -4,6 +4,7 @@
  * @module
  */
 import { type ClipConfig, clipConfig, readJson } from "../../diffusion/config.ts";
+import type { TextEncoder } from "../../diffusion/conditions.ts";
 import { loadUNet, loadVae } from "../../diffusion/pipeline.ts";
 import { writeAtomically } from "../../nn/safetensors.ts";
 import { loadWeights, saveWeights, Weights } from "../../nn/weights.ts";
@@ -57,10 +58,21 @@ export async function openClip(folder: string): Promise<{ weights: Weights; conf
   };
 }
 
-/** The text tower of a CLIP as a network of its own, as the U-Net's pipeline wants it. */
-export function textTower(clip: Weights): Weights {
-  const names = clip.names().filter((name) => name.startsWith("text_model."));
-  return new Weights(new Map(names.map((name) => [name, clip.get(name)])));
+/**
+ * The text tower of a CLIP as a network of its own, as the U-Net's pipeline wants it.
+ *
+ * @param projected Whether it ends in CLIP's projection, as SDXL's second text encoder does.
+ */
+export function textTower(
+  { weights, config }: { weights: Weights; config: ClipConfig },
+  projected: boolean,
+): TextEncoder {
+  const parts = ["text_model.", ...projected ? ["text_projection."] : []];
+  const names = weights.names().filter((name) => parts.some((part) => name.startsWith(part)));
+  return {
+    weights: new Weights(new Map(names.map((name) => [name, weights.get(name)]))),
+    config: { ...config.text_config, with_projection: projected },
+  };
 }
 
 /** Loads a VAE. */
