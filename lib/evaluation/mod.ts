@@ -3,6 +3,7 @@
  *
  * @module
  */
+export * from "./agreement.ts";
 export * from "./comparison.ts";
 export * from "./scorer.ts";
 export * from "./statistics.ts";
