@@ -4,14 +4,19 @@
  *
  * @module
  */
-import sharp from "sharp";
-import { generate, type Pipeline } from "../diffusion/mod.ts";
-import { loadScorer, type Scorer } from "../evaluation/mod.ts";
-import { judge, parseCaption } from "../nano/mod.ts";
+import { generate, type Images, type Pipeline } from "../diffusion/mod.ts";
+import { loadScorer, type Scorer as LoadedScorer } from "../evaluation/mod.ts";
+import { judge, type Judgement, parseCaption } from "../nano/mod.ts";
 import type { LoraAdapter } from "../nn/mod.ts";
 import type { Materials } from "./materials.ts";
-import { writeWhole } from "./run.ts";
-import type { PromptScores } from "./table1.ts";
+
+/** The scorers that a model is judged by. */
+export const scorers = ["pickscore", "hps"] as const;
+/** One of {@linkcode scorers}. */
+export type Scorer = (typeof scorers)[number];
+
+/** Scores of one model's images, one per prompt, by the name of the scorer. */
+export type PromptScores = Readonly<Record<string, readonly number[]>>;
 
 /** How images are drawn. */
 export interface Sampling {
@@ -24,21 +29,43 @@ export interface Sampling {
 /** Images drawn at once: enough to fill the machine, few enough for its memory. */
 const batch = 10;
 
-/** How many images of an evaluation are kept for the sample sheet. */
-export const keptSamples = 4;
-
-/** The file in an evaluation's folder with its first images, one below the other. */
-export const samplesName = "samples.png";
+/**
+ * Draws one image per prompt; prompt i starts from noise i of the seed.
+ *
+ * @param lora The adapter, if the base model is tuned.
+ * @param onProgress Called with the number of images done.
+ */
+export async function drawImages(
+  pipeline: Pipeline,
+  prompts: readonly string[],
+  sampling: Sampling,
+  lora: LoraAdapter | undefined,
+  onProgress?: (done: number) => void,
+): Promise<Images> {
+  const { seed, ...how } = sampling;
+  return await generate(pipeline, prompts, {
+    seed,
+    ...how,
+    batchSize: batch,
+    ...(lora ? { lora } : {}),
+    // A batch is done when its last step is.
+    onProgress: (done) => {
+      if (done % how.steps === 0) {
+        onProgress?.(Math.min(done / how.steps * Math.min(batch, prompts.length), prompts.length));
+      }
+    },
+  });
+}
 
 /** Draws and scores; the networks are loaded and compiled once for all models. */
 export class Evaluator implements Disposable {
   readonly #pipeline: Pipeline;
-  readonly #scorers: Readonly<Record<"pickscore" | "hps", Scorer>>;
+  readonly #scorers: Readonly<Record<Scorer, LoadedScorer>>;
   readonly #oracle: boolean;
 
   private constructor(
     pipeline: Pipeline,
-    scorers: Readonly<Record<"pickscore" | "hps", Scorer>>,
+    scorers: Readonly<Record<Scorer, LoadedScorer>>,
     oracle: boolean,
   ) {
     this.#pipeline = pipeline;
@@ -68,48 +95,32 @@ export class Evaluator implements Disposable {
    *
    * @param prompts The prompts.
    * @param sampling How to draw.
-   * @param options The LoRA; where to keep the first images; what to call after each batch.
+   * @param lora The adapter, if the model is tuned.
+   * @param onProgress Called with the number of images done.
    * @returns One score per prompt and scorer; the oracle's `utility`, `alignment` and `appeal` too,
    * where there is one.
    */
   async evaluate(
     prompts: readonly string[],
     sampling: Sampling,
-    options: { lora?: LoraAdapter; folder?: string; onProgress?: (done: number) => void } = {},
+    lora: LoraAdapter | undefined,
+    onProgress?: (done: number) => void,
   ): Promise<PromptScores> {
-    const scores: Record<string, number[]> = { pickscore: [], hps: [] };
-    if (this.#oracle) Object.assign(scores, { utility: [], alignment: [], appeal: [] });
-    for (let at = 0; at < prompts.length; at += batch) {
-      const some = prompts.slice(at, at + batch);
-      const images = await generate(this.#pipeline, some, {
-        seed: sampling.seed,
-        firstIndex: at,
-        batchSize: batch,
-        steps: sampling.steps,
-        guidanceScale: sampling.guidanceScale,
-        ...(options.lora ? { lora: options.lora } : {}),
-      });
-      const { data, width, height } = images;
-      const bytes = width * height * 3;
-      for (const name of ["pickscore", "hps"] as const) {
-        scores[name]!.push(...await this.#scorers[name].score(some, data, width));
-      }
-      if (this.#oracle) {
-        some.forEach((prompt, i) => {
-          const judgement = judge(data.subarray(i * bytes, (i + 1) * bytes), parseCaption(prompt));
-          scores.utility!.push(judgement.utility);
-          scores.alignment!.push(judgement.alignment);
-          scores.appeal!.push(judgement.appeal);
-        });
-      }
-      if (at === 0 && options.folder) {
-        const kept = Math.min(keptSamples, images.count);
-        const sheet = await sharp(data.subarray(0, kept * bytes), {
-          raw: { width, height: height * kept, channels: 3 },
-        }).png().toBuffer();
-        await writeWhole(`${options.folder}/${samplesName}`, sheet);
-      }
-      options.onProgress?.(at + some.length);
+    const { data, width, height } = await drawImages(
+      this.#pipeline,
+      prompts,
+      sampling,
+      lora,
+      onProgress,
+    );
+    const scores: Record<string, readonly number[]> = {};
+    for (const name of scorers) {
+      scores[name] = Array.from(await this.#scorers[name].score(prompts, data, width));
+    }
+    if (!this.#oracle) return scores;
+    const judgements = judgeImages(prompts, { data, width, height, count: prompts.length });
+    for (const part of ["utility", "alignment", "appeal"] as const) {
+      scores[part] = judgements.map((judgement) => judgement[part]);
     }
     return scores;
   }
@@ -118,4 +129,12 @@ export class Evaluator implements Disposable {
   [Symbol.dispose](): void {
     for (const scorer of Object.values(this.#scorers)) scorer[Symbol.dispose]();
   }
+}
+
+/** The oracle's judgement of every image, drawn for nano captions. */
+export function judgeImages(prompts: readonly string[], images: Images): Judgement[] {
+  const bytes = images.width * images.height * 3;
+  return prompts.map((prompt, i) =>
+    judge(images.data.subarray(i * bytes, (i + 1) * bytes), parseCaption(prompt))
+  );
 }

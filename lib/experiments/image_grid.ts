@@ -5,6 +5,7 @@
  */
 import { Buffer } from "node:buffer";
 import sharp from "sharp";
+import type { Images } from "../diffusion/mod.ts";
 
 /** One picture of a grid. */
 export interface GridImage {
@@ -78,6 +79,29 @@ export async function imageGrid(
   return await sharp({ create: { width, height, channels: 3, background: "#ffffff" } })
     .composite([...pictures, { input: Buffer.from(overlay), left: 0, top: 0 }])
     .png().toBuffer();
+}
+
+/**
+ * What several models drew for the same prompts: a row per prompt, a column per model.
+ *
+ * @param prompts The captions.
+ * @param columns Each model's images, one per prompt.
+ * @returns A PNG file's bytes.
+ */
+export async function sheetOf(
+  prompts: readonly string[],
+  columns: readonly { readonly heading: string; readonly images: Images }[],
+): Promise<Uint8Array> {
+  const pictures = prompts.flatMap((caption, row) =>
+    columns.map(({ images: { data, width, height } }) => {
+      const bytes = width * height * 3;
+      return { pixels: data.subarray(row * bytes, (row + 1) * bytes), width, height, caption };
+    })
+  );
+  return await imageGrid(pictures, {
+    columns: columns.length,
+    headings: columns.map(({ heading }) => heading),
+  });
 }
 
 /** Breaks a caption at spaces; a sans-serif letter is about 0.56 of its font size wide. */

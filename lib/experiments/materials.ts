@@ -5,10 +5,14 @@
  * @module
  */
 import { createHash } from "node:crypto";
+import { basename } from "node:path";
 import { checkManifest, digestTree } from "../data/manifest.ts";
+import { readJson } from "../diffusion/mod.ts";
 
 /** Where the shipped nano lineage is. */
 export const nanoFolder = "data/nano";
+/** Where its model of SDXL's layout is. */
+export const nanoXlFolder = "data/nano-xl";
 
 /** Paths given by the user; what is left out is taken from the nano lineage. */
 export interface MaterialPaths {
@@ -25,12 +29,18 @@ export interface Material {
   readonly sha256: string;
 }
 
+/** A model to be tuned: a pipeline folder. */
+export interface Backbone extends Material {
+  /** Short, for tables and file names. */
+  readonly name: string;
+  /** Which of the paper's models it is built like. */
+  readonly layout: "SD1.5" | "SDXL";
+}
+
 /** Everything an experiment works on. */
 export interface Materials {
-  /** For the page: which model this is. */
-  readonly model: string;
-  /** Pipeline folder of the model to be tuned. */
-  readonly base: Material;
+  /** The models to be tuned; an experiment with one takes the first. */
+  readonly backbones: readonly [Backbone, ...Backbone[]];
   /** Preference data, Parquet. */
   readonly data: Material;
   /** Scorer folders. */
@@ -53,6 +63,7 @@ export async function openMaterials(paths: MaterialPaths): Promise<Materials> {
   const { base, data, prompts, pickscore, hps } = paths;
   const shipped = [base, data, prompts, pickscore, hps].includes(undefined);
   if (shipped) await checkManifest(nanoFolder);
+  if (base === undefined) await checkManifest(nanoXlFolder);
   const material = async (path: string, option: string): Promise<Material> => {
     try {
       return { path, sha256: await digestTree(path) };
@@ -62,15 +73,27 @@ export async function openMaterials(paths: MaterialPaths): Promise<Materials> {
       });
     }
   };
+  const backbone = async (name: string, path: string): Promise<Backbone> => ({
+    name,
+    layout: await layoutOf(path),
+    ...await material(path, "base"),
+  });
   return {
-    model: base ?? "nano, weak checkpoint",
-    base: await material(base ?? `${nanoFolder}/weak`, "base"),
+    backbones: base === undefined
+      ? [await backbone("nano", `${nanoFolder}/weak`), await backbone("nano-xl", nanoXlFolder)]
+      : [await backbone(basename(base), base)],
     data: await material(data ?? `${nanoFolder}/preferences.parquet`, "data"),
     pickscore: await material(pickscore ?? `${nanoFolder}/pickscore`, "pickscore"),
     hps: await material(hps ?? `${nanoFolder}/hps`, "hps"),
     prompts: prompts ? await splitPrompts(prompts) : await nanoPrompts(),
     oracle: prompts === undefined,
   };
+}
+
+/** SDXL's pipelines have a second text encoder. */
+async function layoutOf(path: string): Promise<Backbone["layout"]> {
+  const index = await readJson(`${path}/model_index.json`);
+  return index.text_encoder_2 ? "SDXL" : "SD1.5";
 }
 
 async function nanoPrompts(): Promise<Materials["prompts"]> {

@@ -1,10 +1,13 @@
 /**
- * A table of results as Markdown for reading and CSV for computing, written together with its figure
+ * A table of results as Markdown for reading and CSV for computing, written together with its figures
  * and its record.
  *
  * @module
  */
+import { Buffer } from "node:buffer";
+import sharp from "sharp";
 import type { Interval } from "../evaluation/statistics.ts";
+import { type Figure, figureSvg } from "./figure.ts";
 import { writeWhole } from "./run.ts";
 
 /** What stands in a cell. */
@@ -83,27 +86,56 @@ export function quote(field: string): string {
   return /[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field;
 }
 
-/** What an experiment leaves behind. */
+/** A figure and the name of its files. */
+export interface FigureFile {
+  readonly name: string;
+  readonly figure: Figure;
+  /** In pixels. */
+  readonly width: number;
+  readonly height: number;
+}
+
+/** What is written of an experiment. */
 export interface Report {
-  /** The page: headline, words, table. */
+  /** The page. */
   readonly markdown: string;
-  readonly table: Table;
-  /** SVG. */
-  readonly figure: string;
+  readonly presentation: { readonly tables: readonly [{ readonly content: Table }, ...unknown[]] };
+  readonly figures: readonly FigureFile[];
   /** The record with its provenance, as JSON. */
   readonly record: unknown;
 }
 
 /**
- * Writes `table.md`, `table.csv`, `figure.svg` and `record.json`.
+ * Writes `table.md`, `table.csv`, each figure as SVG and PNG, and `record.json`.
  *
- * @param folder Where; made if missing.
+ * @param folder Where; it exists.
  * @param report What.
  */
 export async function writeReport(folder: string, report: Report): Promise<void> {
-  await Deno.mkdir(folder, { recursive: true });
-  await writeWhole(`${folder}/table.md`, report.markdown);
-  await writeWhole(`${folder}/table.csv`, csvTable(report.table));
-  await writeWhole(`${folder}/figure.svg`, report.figure);
-  await writeWhole(`${folder}/record.json`, JSON.stringify(report.record, null, 1) + "\n");
+  const { markdown, presentation: { tables: [{ content }] }, figures, record } = report;
+  for (const { name, figure, width, height } of figures) {
+    const svg = await figureSvg(figure, width, height);
+    await writeWhole(`${folder}/${name}.svg`, svg);
+    await writeWhole(`${folder}/${name}.png`, await rasterise(svg));
+  }
+  await writeWhole(`${folder}/table.csv`, csvTable(content));
+  await writeWhole(`${folder}/record.json`, recordText(record));
+  await writeWhole(`${folder}/table.md`, markdown);
+}
+
+/** Twice the size, for displays of high density. */
+async function rasterise(svg: string): Promise<Uint8Array> {
+  return await sharp(Buffer.from(svg), { density: 144 }).flatten({ background: "#ffffff" }).png({
+    palette: true,
+  }).toBuffer();
+}
+
+/** JSON with lists of numbers on one line each, scores being lists of hundreds. */
+export function recordText(record: unknown): string {
+  const text = JSON.stringify(record, null, 1);
+  // A line break cannot stand in a JSON string, so that only lists are met.
+  return text.replace(
+    /\[\n\s*(-?\d[^\[\]{}"]*?)\n\s*\]/g,
+    (_, numbers: string) => `[${numbers.replace(/\s+/g, "")}]`,
+  ) + "\n";
 }

@@ -1,69 +1,73 @@
 /**
  * Table 1: does Direct Preference Optimization in the U-Net encoder's features (NCP-DPO) win over
  * the same in latent space (DPO), and is it the features or the weighting of timesteps that they
- * bring along (DPO-tw: latent DPO under that weighting)?
+ * bring along (DPO-tw: latent DPO under that weighting)? On both models, on all choices and on those
+ * that an absolute winner won.
  *
  * @module
  */
+import type { AxisName, Layout, LayoutAxis, XAxisName, YAxisName } from "plotly.js-dist-min";
 import { compare } from "../evaluation/comparison.ts";
 import { type Interval, mean } from "../evaluation/statistics.ts";
-import type { AxisName, Layout, LayoutAxis, XAxisName } from "plotly.js-dist-min";
+import { type Claim, intervalText, verdictAbove } from "./claims.ts";
+import { type PromptScores, type Scorer, scorers } from "./evaluate.ts";
+import { defineExperiment, type Presentation } from "./experiment.ts";
 import type { Figure } from "./figure.ts";
-import { type Cell, markdownTable, type Table } from "./report.ts";
+import { sheetOf } from "./image_grid.ts";
+import { colours, labels } from "./labels.ts";
+import type { Backbone } from "./materials.ts";
+import { presets, type Settings } from "./presets.ts";
+import type { Cell, Table } from "./report.ts";
+import { writeWhole } from "./run.ts";
+import type { Workbench } from "./workbench.ts";
 
 /** The methods, in the order of the tables. */
-export const methods = ["dpo", "dpo-tw", "ncp-dpo"] as const;
-/** One of {@linkcode methods}. */
-export type Table1Method = (typeof methods)[number];
+export const table1Methods = ["dpo", "dpo-tw", "ncp-dpo"] as const;
+/** One of {@linkcode table1Methods}. */
+export type Table1Method = (typeof table1Methods)[number];
 
 /** The data: every decided comparison, or only those won by an image that never lost. */
 export const datasets = ["full", "filtered"] as const;
 /** One of {@linkcode datasets}. */
-export type Table1Data = (typeof datasets)[number];
+export type Dataset = (typeof datasets)[number];
 
-/** The scorers by which a win is decided. */
-export const scorers = ["pickscore", "hps"] as const;
-/** One of {@linkcode scorers}. */
-export type Table1Scorer = (typeof scorers)[number];
+/** What is run. */
+export interface Table1Settings extends Settings {
+  readonly data: readonly Dataset[];
+}
 
-/** Scores of one model's images, one per held-out prompt, by the name of the scorer. */
-export type PromptScores = Readonly<Record<string, readonly number[]>>;
-
-/** What the table is made from. */
-export interface Table1Results {
+/** One model's part of the table. */
+export interface Table1Part {
+  readonly backbone: string;
+  readonly layout: Backbone["layout"];
   /** The untuned model. */
   readonly base: PromptScores;
   /** Every tuned model. */
   readonly tuned: readonly {
     readonly method: Table1Method;
-    readonly data: Table1Data;
+    readonly data: Dataset;
     readonly seed: number;
     readonly scores: PromptScores;
   }[];
 }
 
+/** What the table is made from. */
+export interface Table1Results {
+  readonly parts: readonly Table1Part[];
+}
+
 /** One line of the table. */
 export interface Comparison {
-  readonly data: Table1Data;
+  readonly backbone: string;
+  readonly layout: Backbone["layout"];
+  readonly data: Dataset;
   readonly challenger: Table1Method;
   readonly incumbent: Table1Method | "base";
   /** Share of prompts won in percent, ties counting half. */
-  readonly winRate: Readonly<Record<Table1Scorer, Interval>>;
+  readonly winRate: Readonly<Record<Scorer, Interval>>;
   /** Mean change of the oracle's utility; null where there is no oracle. */
   readonly utility: Interval | null;
 }
-
-/** Names for reading. */
-export const labels: Readonly<Record<Table1Method | Table1Data | Table1Scorer | "base", string>> = {
-  base: "base",
-  dpo: "DPO",
-  "dpo-tw": "DPO-tw",
-  "ncp-dpo": "NCP-DPO",
-  full: "full",
-  filtered: "filtered",
-  pickscore: "PickScore",
-  hps: "HPS",
-};
 
 /** The comparisons that the table shows: who is measured against whom. */
 const pairs: readonly (readonly [Table1Method, Table1Method | "base"])[] = [
@@ -77,23 +81,93 @@ const pairs: readonly (readonly [Table1Method, Table1Method | "base"])[] = [
 
 /** The paper's win rates of NCP-DPO over DPO in percent (arXiv 2406.17636, Table 1). */
 export const paperWinRates: Readonly<
-  Record<Table1Data, Readonly<Record<Table1Scorer, { sd15: number; sdxl: number }>>>
+  Record<Dataset, Readonly<Record<Scorer, Readonly<Record<Backbone["layout"], number>>>>>
 > = {
-  full: { pickscore: { sd15: 56.8, sdxl: 54.3 }, hps: { sd15: 59.1, sdxl: 55.7 } },
-  filtered: { pickscore: { sd15: 64.6, sdxl: 65.8 }, hps: { sd15: 71.3, sdxl: 67.1 } },
+  full: {
+    pickscore: { "SD1.5": 56.8, SDXL: 54.3 },
+    hps: { "SD1.5": 59.1, SDXL: 55.7 },
+  },
+  filtered: {
+    pickscore: { "SD1.5": 64.6, SDXL: 65.8 },
+    hps: { "SD1.5": 71.3, SDXL: 67.1 },
+  },
 };
+
+/** Prompts whose images are shown. */
+const shownPrompts = 4;
+
+/** Table 1. */
+export const table1 = defineExperiment<Table1Settings, Table1Results>({
+  name: "table1",
+  title: "Table 1: win rate of NCP-DPO over DPO",
+  summary: "win rates of NCP-DPO over DPO and the control, full and filtered data, both models",
+  presets: {
+    smoke: { ...presets.smoke, data: ["filtered"] },
+    quick: { ...presets.quick, data: datasets },
+    full: { ...presets.full, data: datasets },
+  },
+  selections: ({ data }) => data,
+  async run(bench, settings, folder) {
+    const parts = [];
+    for (const backbone of bench.backbones) {
+      const { part, sheet } = await runPart(bench, backbone, settings);
+      parts.push(part);
+      await writeWhole(`${folder}/${sheetName(backbone.name)}`, sheet);
+    }
+    return { parts };
+  },
+  present: presentTable1,
+});
+
+function sheetName(backbone: string): string {
+  return `samples-${backbone}.png`;
+}
+
+async function runPart(bench: Workbench, backbone: Backbone, settings: Table1Settings) {
+  const { seeds, data, steps, batch, rank } = settings;
+  const prompts = bench.prompts.test.slice(0, settings.prompts);
+  const { name, layout } = backbone;
+  const hyperparameters = new Map();
+  for (const method of table1Methods) {
+    hyperparameters.set(method, await bench.hyperparameters(backbone, method));
+  }
+  const base = await bench.evaluate(`${name}, base model`, backbone, prompts);
+  const jobs = seeds.flatMap((seed) =>
+    data.flatMap((dataset) => table1Methods.map((method) => ({ method, data: dataset, seed })))
+  );
+  const tuned = [];
+  const columns = [{
+    heading: labels.base,
+    images: await bench.draw(`${name}, base model`, backbone, prompts.slice(0, shownPrompts)),
+  }];
+  for (const [i, job] of jobs.entries()) {
+    const label = `${name} ${i + 1}/${jobs.length} ${labels[job.method]}, ${job.data}, ` +
+      `seed ${job.seed}`;
+    const tuning = { ...job, ...hyperparameters.get(job.method)!, steps, batch, rank };
+    const training = await bench.tune(label, backbone, tuning);
+    tuned.push({ ...job, scores: await bench.evaluate(label, backbone, prompts, training) });
+    if (job.seed === seeds[0] && job.data === data.at(-1)) {
+      const some = prompts.slice(0, shownPrompts);
+      const images = await bench.draw(label, backbone, some, training);
+      columns.push({ heading: labels[job.method], images });
+    }
+  }
+  const sheet = await sheetOf(prompts.slice(0, shownPrompts), columns);
+  return { part: { backbone: name, layout, base, tuned }, sheet };
+}
 
 /**
  * Compares the models on the same prompts and the same starting noise. Models tuned with the same
  * seed are compared with each other; the intervals are over seeds and prompts, both resampled.
  *
- * @param results The scores.
+ * @param part One model's scores.
  * @returns The lines of the table; a comparison whose models are missing is left out.
  */
-export function compareMethods(results: Table1Results): Comparison[] {
+export function compareMethods(part: Table1Part): Comparison[] {
+  const { backbone, layout } = part;
   return datasets.flatMap((data) =>
     pairs.flatMap(([challenger, incumbent]) => {
-      const paired = pairedScores(results, data, challenger, incumbent);
+      const paired = pairedScores(part, data, challenger, incumbent);
       if (paired.length === 0) return [];
       const by = (scorer: string) =>
         compare(
@@ -101,6 +175,8 @@ export function compareMethods(results: Table1Results): Comparison[] {
           { method: incumbent, scores: paired.map(([, theirs]) => theirs[scorer]!) },
         );
       return [{
+        backbone,
+        layout,
         data,
         challenger,
         incumbent,
@@ -108,7 +184,7 @@ export function compareMethods(results: Table1Results): Comparison[] {
           pickscore: inPercent(by("pickscore").winRate),
           hps: inPercent(by("hps").winRate),
         },
-        utility: results.base.utility ? by("utility").meanDifference : null,
+        utility: part.base.utility ? by("utility").meanDifference : null,
       }];
     })
   );
@@ -120,8 +196,8 @@ function inPercent({ estimate, low, high, level }: Interval): Interval {
 
 /** The two models' scores, one pair per seed that both have. */
 function pairedScores(
-  { base, tuned }: Table1Results,
-  data: Table1Data,
+  { base, tuned }: Table1Part,
+  data: Dataset,
   challenger: Table1Method,
   incumbent: Table1Method | "base",
 ): (readonly [PromptScores, PromptScores])[] {
@@ -135,21 +211,71 @@ function pairedScores(
   });
 }
 
-/**
- * The table of comparisons, the paper's numbers beside ours.
- *
- * @param comparisons From {@linkcode compareMethods}.
- */
-export function comparisonTable(comparisons: readonly Comparison[]): Table {
+/** From the scores to what is shown. */
+export function presentTable1({ parts }: Table1Results, settings: Table1Settings): Presentation {
+  const comparisons = parts.flatMap(compareMethods);
+  return {
+    claims: claimsOf(comparisons, settings.seeds.length),
+    remarks: remarksOf(comparisons),
+    tables: [
+      { caption: "Prompts won, the paper's numbers beside ours", content: winTable(comparisons) },
+      {
+        caption: "Mean scores (PickScore and HPS are 100 times the cosine)",
+        content: meansTable(parts),
+      },
+    ],
+    figures: [{
+      caption: "Prompts won, with 95 % intervals",
+      content: { figure: winFigure(comparisons), width: 900, height: 140 + 320 * parts.length },
+    }],
+    images: parts.map(({ backbone }) => ({
+      caption: `The same prompts and starting noise drawn by each model, ${backbone}`,
+      content: sheetName(backbone),
+    })),
+  };
+}
+
+function claimsOf(comparisons: readonly Comparison[], seeds: number): Claim[] {
+  return comparisons.filter((c) => c.challenger === "ncp-dpo" && c.incumbent === "dpo")
+    .flatMap((c) =>
+      scorers.map((scorer) => ({
+        claim: `NCP-DPO wins over DPO on ${c.backbone}, ${c.data} data, by ${labels[scorer]}`,
+        paper: `${paperWinRates[c.data][scorer][c.layout].toFixed(1)} % for ${c.layout}`,
+        ours: intervalText(c.winRate[scorer], { decimals: 1, unit: " %" }),
+        test: "the interval lies above 50 %",
+        verdict: verdictAbove(c.winRate[scorer], 50, seeds),
+      }))
+    );
+}
+
+/** What the control says. */
+function remarksOf(comparisons: readonly Comparison[]): string[] {
+  return comparisons.filter((c) => c.challenger === "ncp-dpo" && c.incumbent === "dpo-tw").map(
+    ({ backbone, data, winRate }) =>
+      `Against the control, DPO under NCP's weighting of timesteps, NCP-DPO wins ` +
+      `${intervalText(winRate.pickscore, { decimals: 1, unit: " %" })} by PickScore and ` +
+      `${intervalText(winRate.hps, { decimals: 1, unit: " %" })} by HPS ` +
+      `(${backbone}, ${data} data).`,
+  );
+}
+
+function nameOf({ challenger, incumbent }: Pick<Comparison, "challenger" | "incumbent">): string {
+  return `${labels[challenger]} over ${labels[incumbent]}`;
+}
+
+/** The table of comparisons, the paper's numbers beside ours. */
+export function winTable(comparisons: readonly Comparison[]): Table {
   const hasUtility = comparisons.some((comparison) => comparison.utility !== null);
+  const win = { decimals: 1, interval: true };
   return {
     columns: [
+      { heading: "Model", name: "model" },
       { heading: "Data", name: "data" },
       { heading: "Comparison", name: "comparison" },
-      { heading: "PickScore: wins, %", name: "pickscore_win_rate", decimals: 1, interval: true },
-      { heading: "Paper", name: "paper_pickscore" },
-      { heading: "HPS: wins, %", name: "hps_win_rate", decimals: 1, interval: true },
-      { heading: "Paper", name: "paper_hps" },
+      { heading: "PickScore: wins, %", name: "pickscore_win_rate", ...win },
+      { heading: "Paper", name: "paper_pickscore", decimals: 1 },
+      { heading: "HPS: wins, %", name: "hps_win_rate", ...win },
+      { heading: "Paper", name: "paper_hps", decimals: 1 },
       ...(hasUtility
         ? [{
           heading: "Oracle's utility: change",
@@ -161,8 +287,9 @@ export function comparisonTable(comparisons: readonly Comparison[]): Table {
         : []),
     ],
     rows: comparisons.map((c): Cell[] => [
-      labels[c.data],
-      `${labels[c.challenger]} over ${labels[c.incumbent]}`,
+      c.backbone,
+      c.data,
+      nameOf(c),
       c.winRate.pickscore,
       paperCell(c, "pickscore"),
       c.winRate.hps,
@@ -172,20 +299,16 @@ export function comparisonTable(comparisons: readonly Comparison[]): Table {
   };
 }
 
-function paperCell(comparison: Comparison, scorer: Table1Scorer): Cell {
-  if (comparison.challenger !== "ncp-dpo" || comparison.incumbent !== "dpo") return null;
-  const { sd15, sdxl } = paperWinRates[comparison.data][scorer];
-  return `SD1.5 ${sd15.toFixed(1)}, SDXL ${sdxl.toFixed(1)}`;
+function paperCell({ challenger, incumbent, data, layout }: Comparison, scorer: Scorer): Cell {
+  if (challenger !== "ncp-dpo" || incumbent !== "dpo") return null;
+  return paperWinRates[data][scorer][layout];
 }
 
-/**
- * Mean scores of every model, over prompts and seeds.
- *
- * @param results The scores.
- */
-export function meansTable(results: Table1Results): Table {
-  const names = Object.keys(results.base);
-  const row = (method: string, data: string, models: readonly PromptScores[]): Cell[] => [
+/** Mean scores of every model, over prompts and seeds. */
+export function meansTable(parts: readonly Table1Part[]): Table {
+  const names = Object.keys(parts[0]!.base);
+  const row = (backbone: string, method: string, data: string, models: readonly PromptScores[]) => [
+    backbone,
     method,
     data,
     ...names.map((name) => mean(models.flatMap((scores) => scores[name]!))),
@@ -193,161 +316,59 @@ export function meansTable(results: Table1Results): Table {
   return {
     columns: [
       { heading: "Model", name: "model" },
+      { heading: "Tuned by", name: "method" },
       { heading: "Data", name: "data" },
       ...names.map((name) => ({
-        heading: labels[name as Table1Scorer] ?? `oracle: ${name}`,
+        heading: labels[name as Scorer] ?? `oracle: ${name}`,
         name,
         decimals: name in labels ? 2 : 3,
       })),
     ],
-    rows: [
-      row(labels.base, "", [results.base]),
+    rows: parts.flatMap(({ backbone, base, tuned }) => [
+      row(backbone, labels.base, "", [base]),
       ...datasets.flatMap((data) =>
-        methods.flatMap((method) => {
-          const models = results.tuned.filter((run) => run.method === method && run.data === data)
+        table1Methods.flatMap((method) => {
+          const models = tuned.filter((run) => run.method === method && run.data === data)
             .map((run) => run.scores);
-          return models.length > 0 ? [row(labels[method], labels[data], models)] : [];
+          return models.length > 0 ? [row(backbone, labels[method], data, models)] : [];
         })
       ),
-    ],
+    ]),
   };
 }
 
 /**
- * What the comparisons say about the paper's claim, by the test stated before the runs: it is
- * reproduced where the 95 % interval of NCP-DPO's win rate over DPO lies above 50 %. A single seed
- * tests nothing: its interval leaves out the spread between trainings.
- *
- * @param comparisons From {@linkcode compareMethods}.
- * @param seeds How many trainings they are over.
- * @returns One sentence per data set and scorer, and one on the control.
+ * The figure: win rates with their intervals, one panel per model and data, around the line of no
+ * difference; the paper's numbers as open diamonds.
  */
-export function verdict(comparisons: readonly Comparison[], seeds: number): string[] {
-  const find = (data: Table1Data, challenger: Table1Method, incumbent: Table1Method) =>
-    comparisons.find((c) =>
-      c.data === data && c.challenger === challenger && c.incumbent === incumbent
-    );
-  return datasets.flatMap((data) => {
-    const claim = find(data, "ncp-dpo", "dpo");
-    if (!claim) return [];
-    const control = find(data, "ncp-dpo", "dpo-tw");
-    return [
-      ...scorers.map((scorer) =>
-        `On the ${data} data, by ${labels[scorer]}, the claim that NCP-DPO wins over DPO was ` +
-        `${judge(claim.winRate[scorer], seeds)}.`
-      ),
-      ...(control
-        ? [
-          `Against the control, DPO under NCP's weighting of timesteps, NCP-DPO wins ` +
-          `${percent(control.winRate.pickscore)} by PickScore and ` +
-          `${percent(control.winRate.hps)} by HPS (${data} data).`,
-        ]
-        : []),
-    ];
-  });
-}
-
-function judge(rate: Interval, seeds: number): string {
-  if (seeds === 1) {
-    return `**not tested**, as one training says nothing of the spread between them: ${
-      percent(rate)
-    }`;
-  }
-  if (rate.low > 50) return `**reproduced at this scale**: ${percent(rate)}`;
-  if (rate.high < 50) return `**contradicted at this scale**: ${percent(rate)}`;
-  return `**not shown at this scale**: ${percent(rate)}, an interval that includes 50 %`;
-}
-
-function percent({ estimate, low, high }: Interval): string {
-  return `${estimate.toFixed(1)} % (95 % interval ${low.toFixed(1)} to ${high.toFixed(1)})`;
-}
-
-/** What the page says of how the numbers came about. */
-export interface Table1Setting {
-  readonly preset: string;
-  readonly model: string;
-  readonly seeds: readonly number[];
-  readonly prompts: number;
-  readonly steps: number;
-  readonly batch: number;
-  readonly device: string;
-  readonly minutes: number;
-  /** Learning rate and beta per method. */
-  readonly hyperparameters: Readonly<Record<Table1Method, { lr: number; beta: number }>>;
-  /** Where the hyperparameters come from, in words. */
-  readonly hyperparametersFrom: string;
-}
-
-/**
- * The page: the verdict, both tables, and how the numbers came about.
- *
- * @param results The scores.
- * @param setting How they came about.
- */
-export function table1Page(results: Table1Results, setting: Table1Setting): string {
-  const comparisons = compareMethods(results);
-  const seeds = setting.seeds.length;
-  const tuning = methods.map((method) => {
-    const { lr, beta } = setting.hyperparameters[method];
-    return `${labels[method]} learning rate ${lr}, beta ${beta}`;
-  });
-  return [
-    "# Table 1: win rate of NCP-DPO over DPO",
-    "",
-    `Model: ${setting.model}. Preset \`${setting.preset}\`: ${setting.steps} steps of ` +
-    `${setting.batch} pairs, ${seeds} ${seeds === 1 ? "seed" : "seeds"}, ${setting.prompts} ` +
-    `held-out prompts, the same starting noise for every model.`,
-    "",
-    ...(setting.preset === "smoke"
-      ? ["This preset only shows that everything runs: its numbers answer nothing."]
-      : verdict(comparisons, seeds).map((sentence) => `- ${sentence}`)),
-    "",
-    markdownTable(comparisonTable(comparisons)),
-    "In brackets: 95 % bootstrap intervals over " +
-    (seeds === 1
-      ? "prompts; with a single seed they leave out the spread between trainings."
-      : "prompts and seeds."),
-    "The paper's models, data and scorers are larger ones: its numbers stand beside ours for the " +
-    "direction of the effect, not for its size.",
-    "",
-    "Mean scores (PickScore and HPS are 100 times the cosine):",
-    "",
-    markdownTable(meansTable(results)),
-    `Hyperparameters, ${setting.hyperparametersFrom}: ${tuning.join("; ")}.`,
-    "",
-    `Computed on ${setting.device} in ${setting.minutes.toFixed(1)} minutes of training and ` +
-    `evaluation; \`record.json\` holds the scores of every prompt.`,
-    "",
-  ].join("\n");
-}
-
-/**
- * The figure: win rates with their intervals, by scorer and data, around the line of no difference;
- * the paper's numbers as open diamonds.
- *
- * @param comparisons From {@linkcode compareMethods}.
- */
-export function table1Figure(comparisons: readonly Comparison[]): Figure {
-  const colours: Record<Table1Scorer, string> = { pickscore: "#1f77b4", hps: "#d95f02" };
+export function winFigure(comparisons: readonly Comparison[]): Figure {
+  const backbones = [...new Set(comparisons.map((c) => c.backbone))];
   const ofData = datasets.filter((data) => comparisons.some((c) => c.data === data));
-  const panel = (i: number) => (i === 0 ? "" : String(i + 1));
-  const rows = [...pairs].reverse().map(([a, b]) => `${labels[a]} over ${labels[b]}`);
-  const data = ofData.flatMap((dataset, i) =>
+  const rows = [...pairs].reverse().map(([challenger, incumbent]) =>
+    nameOf({ challenger, incumbent })
+  );
+  const panels = backbones.flatMap((backbone, row) =>
+    ofData.map((data, column) => ({
+      shown: comparisons.filter((c) => c.backbone === backbone && c.data === data),
+      title: `${backbone}, ${data} data`,
+      row,
+      column,
+      suffix: row + column === 0 ? "" : String(row * ofData.length + column + 1),
+    }))
+  );
+  const data = panels.flatMap(({ shown, suffix }) =>
     scorers.flatMap((scorer, k) => {
-      const shown = comparisons.filter((c) => c.data === dataset);
-      const y = shown.map((c) =>
-        rows.indexOf(`${labels[c.challenger]} over ${labels[c.incumbent]}`) + 0.12 - 0.24 * k
-      );
-      const axes = { xaxis: `x${panel(i)}`, yaxis: `y${panel(i)}` };
+      const offset = 0.12 - 0.24 * k;
+      const axes = { xaxis: `x${suffix}`, yaxis: `y${suffix}` };
       const rates = shown.map((c) => c.winRate[scorer]);
-      const paper = paperWinRates[dataset][scorer];
+      const { data: dataset, layout } = shown[0]!;
       return [{
         type: "scatter" as const,
         mode: "markers" as const,
         name: labels[scorer],
-        showlegend: i === 0,
+        showlegend: suffix === "",
         x: rates.map((rate) => rate.estimate),
-        y,
+        y: shown.map((c) => rows.indexOf(nameOf(c)) + offset),
         error_x: {
           type: "data" as const,
           symmetric: false,
@@ -359,41 +380,45 @@ export function table1Figure(comparisons: readonly Comparison[]): Figure {
       }, {
         type: "scatter" as const,
         mode: "markers" as const,
-        name: `${labels[scorer]}, paper (SD1.5, SDXL)`,
-        showlegend: i === 0,
-        x: [paper.sd15, paper.sdxl],
-        y: [0, 0].map(() => rows.length - 1 + 0.12 - 0.24 * k),
+        name: `${labels[scorer]}, paper`,
+        showlegend: suffix === "",
+        x: [paperWinRates[dataset][scorer][layout]],
+        y: [rows.length - 1 + offset],
         marker: { color: colours[scorer], size: 9, symbol: "diamond-open" as const },
         ...axes,
       }];
     })
   );
-  const width = 1 / Math.max(1, ofData.length);
   const axes: Record<string, Partial<LayoutAxis>> = {};
-  ofData.forEach((dataset, i) => {
-    const gap = 0.02;
-    axes[`xaxis${panel(i)}`] = {
-      title: { text: `${dataset} data` },
-      domain: [i * width + (i > 0 ? gap : 0), (i + 1) * width - (i + 1 < ofData.length ? gap : 0)],
-      anchor: `y${panel(i)}` as AxisName,
+  const part = (count: number, i: number, gap: number): [number, number] => [
+    i / count + (i > 0 ? gap : 0),
+    (i + 1) / count - (i + 1 < count ? gap : 0),
+  ];
+  for (const { title, row, column, suffix } of panels) {
+    axes[`xaxis${suffix}`] = {
+      title: { text: title },
+      domain: part(ofData.length, column, 0.02),
+      anchor: `y${suffix}` as AxisName,
       range: [0, 100],
     };
-    axes[`yaxis${panel(i)}`] = {
-      tickvals: rows.map((_, row) => row),
-      ticktext: i === 0 ? rows : rows.map(() => ""),
+    axes[`yaxis${suffix}`] = {
+      tickvals: rows.map((_, i) => i),
+      ticktext: column === 0 ? rows : rows.map(() => ""),
       range: [-0.6, rows.length - 0.4],
+      // The first row of panels is on top.
+      domain: part(backbones.length, backbones.length - 1 - row, 0.07),
       zeroline: false,
-      anchor: `x${panel(i)}` as AxisName,
+      anchor: `x${suffix}` as AxisName,
     };
-  });
+  }
   const layout: Partial<Layout> = {
     title: { text: "Table 1: prompts won, % (95 % intervals)" },
     margin: { l: 150, r: 20, t: 90, b: 60 },
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    shapes: ofData.map((_, i) => ({
+    legend: { orientation: "h", y: 1.01, yanchor: "bottom", x: 0 },
+    shapes: panels.map(({ suffix }) => ({
       type: "line",
-      xref: `x${panel(i)}` as XAxisName,
-      yref: "paper",
+      xref: `x${suffix}` as XAxisName,
+      yref: `y${suffix} domain` as YAxisName,
       x0: 50,
       x1: 50,
       y0: 0,

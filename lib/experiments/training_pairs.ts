@@ -5,24 +5,17 @@
  * @module
  */
 import {
+  chainSets,
   type Comparisons,
   decodeImage,
   filteredPairs,
   fullPairs,
+  mixedPairs,
   readComparisons,
   readImages,
 } from "../data/mod.ts";
 import { type Pipeline, vaeFactor } from "../diffusion/mod.ts";
 import { encodePairs, type NumberedImage, type PreferencePairs } from "../preference/mod.ts";
-
-/**
- * Which pairs are tuned on.
- *
- * - `full`: every decided choice.
- * - `filtered`: every choice won by an absolute winner, an image that was preferred and never lost or
- *   tied (the paper's program keeps one choice per winner; the nano data are too few for that).
- */
-export type Selection = "full" | "filtered";
 
 /** Winner and loser of every pair, as image numbers. */
 interface ImagePairs {
@@ -30,8 +23,32 @@ interface ImagePairs {
   readonly loser: Int32Array;
 }
 
-/** The seed of the VAE's noise: all trainings on a file see the same latents. */
+/** The seed of the VAE's noise, and of samples: all trainings on a file see the same latents and pairs. */
 const encodingSeed = 0;
+
+/**
+ * Which pairs are tuned on.
+ *
+ * - `full`: every decided choice.
+ * - `filtered`: every choice won by an absolute winner, an image that was preferred and never lost or
+ *   tied (the paper's program keeps one choice per winner; the nano data are too few for that).
+ * - `xy`, `xy-xz`, `xy-yz`: the sets of Table 2, of absolute winners x, their latest losers y, and the
+ *   latest losers z of those.
+ * - `contradictory-50`, `contradictory-100`: as many pairs as `filtered`, half or all of them replaced by
+ *   choices whose winner lost or tied elsewhere.
+ */
+export const selections = {
+  full: fullPairs,
+  filtered: (c) => filteredPairs(c, { reading: "code", opponent: "every" }),
+  xy: (c) => chainSets(c).xy,
+  "xy-xz": (c) => chainSets(c).xyXz,
+  "xy-yz": (c) => chainSets(c).xyYz,
+  "contradictory-50": (c) => mixedPairs(c, 0.5, encodingSeed),
+  "contradictory-100": (c) => mixedPairs(c, 1, encodingSeed),
+} as const satisfies Record<string, (comparisons: Comparisons) => ImagePairs>;
+
+/** The name of a selection. */
+export type Selection = keyof typeof selections;
 
 /**
  * Reads, chooses and encodes.
@@ -39,7 +56,7 @@ const encodingSeed = 0;
  * @param pipeline The model to be tuned: its VAE and text encoders encode, its sizes decide the
  * resolution that pictures are brought to.
  * @param path A Parquet file in Pick-a-Pic v2's schema, or a folder of them.
- * @param selections Which pairs are wanted.
+ * @param names Which pairs are wanted.
  * @param onProgress Told how many pictures and prompts have been encoded, and of how many.
  * @returns The pairs of each wanted selection.
  * @throws {Error} naming the file, and the column or image, when the data cannot be used.
@@ -47,50 +64,45 @@ const encodingSeed = 0;
 export async function trainingPairs<S extends Selection>(
   pipeline: Pipeline,
   path: string,
-  selections: readonly S[],
+  names: readonly S[],
   onProgress?: (done: number, total: number) => void,
 ): Promise<Readonly<Record<S, PreferencePairs>>> {
   const comparisons = await readComparisons(path);
-  const chosen = new Map(selections.map((name) => {
-    const pairs = select(comparisons, name);
+  const chosen = [...new Set(names)].map((name) => {
+    const pairs = selections[name](comparisons);
     if (pairs.winner.length === 0) {
       throw new Error(
         `${path} has no pair for the ${name} data among ${comparisons.label0.length} choices: ` +
-          (name === "filtered"
-            ? "every preferred image lost or tied elsewhere; take the full data"
-            : "every choice is a tie"),
+          (name === "full"
+            ? "every choice is a tie"
+            : "every preferred image lost or tied elsewhere; take the full data"),
       );
     }
-    return [name, pairs] as const;
-  }));
-  // The filtered pairs are among the full ones, in the same order: the larger set holds them all.
-  const [largest, ...others] = [...chosen].sort((a, b) =>
-    b[1].winner.length - a[1].winner.length
-  ) as [[S, ImagePairs], ...[S, ImagePairs][]];
-  const encoded = await encode(pipeline, path, comparisons, largest[1], onProgress);
-  const result = new Map<Selection, PreferencePairs>([[largest[0], encoded]]);
-  for (const [name, pairs] of others) {
-    result.set(name, subset(encoded, positionsIn(largest[1], pairs)));
-  }
-  return Object.fromEntries(result) as Record<S, PreferencePairs>;
+    return { name, ...pairs };
+  });
+  const encoded = await encode(pipeline, path, comparisons, chosen, onProgress);
+  let first = 0;
+  const parts = chosen.map(({ name, winner }) => {
+    const part = range(encoded, first, winner.length);
+    first += winner.length;
+    return [name, part] as const;
+  });
+  return Object.fromEntries(parts) as Record<S, PreferencePairs>;
 }
 
-function select(comparisons: Comparisons, selection: Selection): ImagePairs {
-  return selection === "full"
-    ? fullPairs(comparisons)
-    : filteredPairs(comparisons, { reading: "code", opponent: "every" });
-}
-
+/** Encodes the pairs of all selections, one after another. */
 function encode(
   pipeline: Pipeline,
   path: string,
-  comparisons: Comparisons,
-  pairs: ImagePairs,
+  { captions, images, imageCaption }: Comparisons,
+  chosen: readonly ImagePairs[],
   onProgress: ((done: number, total: number) => void) | undefined,
 ): Promise<PreferencePairs> {
-  const { captions, images, imageCaption } = comparisons;
+  const pairs = chosen.flatMap(({ winner, loser }) =>
+    Array.from(winner, (image, i) => ({ winner: image, loser: loser[i]! }))
+  );
   // Prompts without a pair are not worth encoding.
-  const used = [...new Set(Array.from(pairs.winner, (image) => imageCaption[image]!))];
+  const used = [...new Set(pairs.map(({ winner }) => imageCaption[winner]!))];
   const promptOf = new Map(used.map((caption, i) => [caption, i]));
   return encodePairs(pipeline, {
     prompts: used.map((caption) => captions[caption]!),
@@ -98,14 +110,10 @@ function encode(
     images: pictures(
       path,
       images,
-      new Set([...pairs.winner, ...pairs.loser]),
+      new Set(pairs.flatMap(({ winner, loser }) => [winner, loser])),
       resolution(pipeline),
     ),
-    pairs: Array.from(pairs.winner, (winner, i) => ({
-      winner,
-      loser: pairs.loser[i]!,
-      prompt: promptOf.get(imageCaption[winner]!)!,
-    })),
+    pairs: pairs.map((pair) => ({ ...pair, prompt: promptOf.get(imageCaption[pair.winner]!)! })),
     seed: encodingSeed,
     ...(onProgress ? { onProgress } : {}),
   });
@@ -133,20 +141,7 @@ async function* pictures(
   }
 }
 
-/** Where the pairs of a part stand in the whole, whose order they share. */
-function positionsIn(whole: ImagePairs, part: ImagePairs): number[] {
-  let at = -1;
-  return Array.from(part.winner, (winner, i) => {
-    do at++; while (whole.winner[at] !== winner || whole.loser[at] !== part.loser[i]);
-    return at;
-  });
-}
-
-/** Some of the pairs under numbers of their own. */
-function subset(pairs: PreferencePairs, positions: readonly number[]): PreferencePairs {
-  return {
-    ...pairs,
-    length: positions.length,
-    read: (indices) => pairs.read(indices.map((i) => positions[i]!)),
-  };
+/** Some consecutive pairs under numbers of their own. */
+function range(pairs: PreferencePairs, first: number, length: number): PreferencePairs {
+  return { ...pairs, length, read: (indices) => pairs.read(indices.map((i) => first + i)) };
 }

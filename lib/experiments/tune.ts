@@ -5,25 +5,40 @@
  */
 import type { Pipeline } from "../diffusion/mod.ts";
 import { mean } from "../evaluation/statistics.ts";
-import { type PreferencePairs, type StepMetrics, train } from "../preference/mod.ts";
+import type { LoraTargets } from "../nn/mod.ts";
+import {
+  type FeatureChoice,
+  type MethodName,
+  type NextTimestep,
+  type PreferencePairs,
+  type StepMetrics,
+  train,
+} from "../preference/mod.ts";
 import type { Materials } from "./materials.ts";
 import type { Json } from "./run.ts";
-import type { Table1Data, Table1Method } from "./table1.ts";
+import type { Selection } from "./training_pairs.ts";
 
-/** The settings of a training. */
-export interface Tuning {
-  readonly method: Table1Method;
-  readonly data: Table1Data;
-  readonly seed: number;
-  /** Learning rate. */
+/** What a method is tuned with. */
+export type Hyperparameters = {
+  /** Learning rate of AdamW. */
   readonly lr: number;
   /** beta T of the mean-reduced loss. */
   readonly beta: number;
+};
+
+/** The settings of a training. What is left out is the trainer's default. */
+export interface Tuning extends Hyperparameters {
+  readonly method: MethodName;
+  readonly data: Selection;
+  readonly seed: number;
   /** Optimiser steps. */
   readonly steps: number;
   /** Pairs per step. */
   readonly batch: number;
   readonly rank: number;
+  readonly features?: FeatureChoice;
+  readonly nextTimestep?: NextTimestep;
+  readonly targets?: LoraTargets;
 }
 
 /** A stretch of a training: means over its steps. */
@@ -46,17 +61,26 @@ export type TuneResult = {
 };
 
 /** Everything that determines a training's outcome. */
-export function tuningInputs(tuning: Tuning, materials: Materials, device: string): Json {
-  return {
-    ...tuning,
-    device,
-    base: materials.base.sha256,
-    preferences: materials.data.sha256,
-  };
+export function tuningInputs(
+  tuning: Tuning,
+  base: string,
+  materials: Materials,
+  device: string,
+): { readonly [key: string]: Json } {
+  return { ...tuning, device, base, preferences: materials.data.sha256 };
 }
 
-/** Steps between checkpoints: what an interruption costs at most. */
-const checkpointEvery = 20;
+/** Where a training happens, and who is told of it. */
+export interface TuningPlace {
+  /** Where the trainer keeps its checkpoint, its metrics and in the end the LoRA. */
+  readonly folder: string;
+  /** Steps between checkpoints: what an interruption costs at most. */
+  readonly checkpointEvery: number;
+  /** Called every few steps. */
+  readonly onProgress: (metrics: StepMetrics) => void;
+  /** Given every adapter that is saved, see `Training.onLora`. */
+  readonly onLora?: (step: number, lora: string) => Promise<void>;
+}
 
 /**
  * Trains, or goes on with an interrupted training.
@@ -64,26 +88,29 @@ const checkpointEvery = 20;
  * @param tuning The settings.
  * @param pipeline The base model.
  * @param pairs What it is tuned on.
- * @param folder Where the trainer keeps its checkpoint, its metrics and in the end the LoRA.
- * @param onProgress Called every few steps.
+ * @param place Where.
+ * @returns The metrics of every step.
  */
 export async function tune(
-  tuning: Tuning,
-  pipeline: Pipeline,
+  { lr, data: _, ...tuning }: Tuning,
+  { unet, schedule }: Pipeline,
   pairs: PreferencePairs,
-  folder: string,
-  onProgress: (step: number, note?: string) => void,
-): Promise<TuneResult> {
-  const { method, seed, lr, beta, steps, batch, rank } = tuning;
+  { folder, checkpointEvery, ...told }: TuningPlace,
+): Promise<readonly StepMetrics[]> {
   const { metrics } = await train({
-    base: pipeline.unet.weights,
-    config: pipeline.unet.config,
-    schedule: pipeline.schedule,
+    base: unet.weights,
+    config: unet.config,
+    schedule,
     pairs,
-    options: { method, seed, learningRate: lr, beta, steps, batch, rank, checkpointEvery },
+    options: { ...tuning, learningRate: lr, checkpointEvery },
     runDirectory: folder,
-    onProgress: (last) => onProgress(last.step, stepNote(last)),
+    ...told,
   });
+  return metrics;
+}
+
+/** What is recorded of a training with these metrics. */
+export function tuneResult(pairs: PreferencePairs, metrics: readonly StepMetrics[]): TuneResult {
   return { pairs: pairs.length, seconds: metrics.at(-1)!.seconds, curve: curveOf(metrics) };
 }
 
@@ -91,6 +118,11 @@ export async function tune(
 export function stepNote({ loss, logitStd }: StepMetrics): string {
   return `loss ${loss.toPrecision(4)}` +
     (logitStd === undefined ? "" : `, logit spread ${logitStd.toPrecision(2)}`);
+}
+
+/** The durations of steps in seconds, without the first, which compiles. */
+export function stepDurations(metrics: readonly StepMetrics[]): number[] {
+  return metrics.slice(1).map(({ seconds }, i) => seconds - metrics[i]!.seconds);
 }
 
 /**

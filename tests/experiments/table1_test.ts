@@ -2,16 +2,16 @@
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { figureSvg } from "../../lib/experiments/figure.ts";
 import { csvTable } from "../../lib/experiments/report.ts";
+import type { PromptScores } from "../../lib/experiments/evaluate.ts";
+import { presets } from "../../lib/experiments/presets.ts";
 import {
   compareMethods,
-  comparisonTable,
   meansTable,
-  type PromptScores,
-  table1Figure,
+  presentTable1,
   type Table1Method,
-  table1Page,
-  type Table1Results,
-  verdict,
+  type Table1Part,
+  winFigure,
+  winTable,
 } from "../../lib/experiments/table1.ts";
 
 const prompts = 200;
@@ -23,7 +23,7 @@ function scores(level: number, losses = 0): PromptScores {
 }
 
 /** NCP-DPO beats DPO on 75 % of the prompts, ties with DPO-tw; each seed shifts all models. */
-function results(data: "full" | "filtered" = "full"): Table1Results {
+function results(data: "full" | "filtered" = "full"): Table1Part {
   const run = (method: Table1Method, seed: number, s: PromptScores) => ({
     method,
     data,
@@ -31,6 +31,8 @@ function results(data: "full" | "filtered" = "full"): Table1Results {
     scores: s,
   });
   return {
+    backbone: "nano",
+    layout: "SD1.5",
     base: scores(20),
     tuned: [0, 1, 2].flatMap((seed) => [
       run("dpo", seed, scores(20.5 + seed / 100)),
@@ -69,21 +71,22 @@ Deno.test("intervals come from resampling prompts and seeds", () => {
 });
 
 Deno.test("models are compared within their seed", () => {
-  const { base, tuned } = results();
-  const shifted = tuned.map((run) => ({
+  const part = results();
+  const shifted = part.tuned.map((run) => ({
     ...run,
     scores: run.seed === 0 ? run.scores : {
       ...run.scores,
       pickscore: run.scores.pickscore!.map((v) => v + 100 * run.seed),
     },
   }));
-  const rate = find(compareMethods({ base, tuned: shifted }), "ncp-dpo", "dpo").winRate.pickscore;
+  const rate =
+    find(compareMethods({ ...part, tuned: shifted }), "ncp-dpo", "dpo").winRate.pickscore;
   assertAlmostEquals(rate.estimate, 75);
 });
 
 Deno.test("a comparison whose models are missing is left out", () => {
-  const { base, tuned } = results();
-  const some = { base, tuned: tuned.filter((run) => run.method !== "dpo-tw") };
+  const part = results();
+  const some = { ...part, tuned: part.tuned.filter((run) => run.method !== "dpo-tw") };
   assertEquals(compareMethods(some).map((c) => `${c.challenger} ${c.incumbent}`), [
     "ncp-dpo dpo",
     "dpo base",
@@ -92,78 +95,60 @@ Deno.test("a comparison whose models are missing is left out", () => {
 });
 
 Deno.test("the verdict follows the test stated before", () => {
-  const words = (r: Table1Results, seeds = 2) => verdict(compareMethods(r), seeds);
-  const claim = words(results());
-  assertStringIncludes(claim[0]!, "On the full data, by PickScore");
-  assertStringIncludes(claim[0]!, "**reproduced at this scale**: 75.0 %");
-  assertStringIncludes(claim[2]!, "DPO under NCP's weighting of timesteps");
+  const settings = { ...presets.full, data: ["full"] as const };
+  const claims = (part: Table1Part, seeds = [0, 1, 2]) =>
+    presentTable1({ parts: [part] }, { ...settings, seeds }).claims;
+  const [byPickScore, byHps] = claims(results());
+  assertStringIncludes(byPickScore!.claim, "on nano, full data, by PickScore");
+  assertEquals(byPickScore!.paper, "56.8 % for SD1.5");
+  assertStringIncludes(byPickScore!.ours, "75.0 % (");
+  assertEquals([byPickScore!.verdict, byHps!.verdict], ["reproduced", "reproduced"]);
   const swap = { dpo: "ncp-dpo", "ncp-dpo": "dpo", "dpo-tw": "dpo-tw" } as const;
-  const { base, tuned } = results();
-  const swapped = tuned.map((run) => ({ ...run, method: swap[run.method] }));
-  assertStringIncludes(
-    words({ base, tuned: swapped })[0]!,
-    "**contradicted at this scale**: 25.0 %",
-  );
-  const same = tuned.map((run) => ({ ...run, scores: tuned[0]!.scores }));
-  assertStringIncludes(words({ base, tuned: same })[0]!, "**not shown at this scale**: 50.0 %");
-  const [alone] = words(results(), 1);
-  assertStringIncludes(alone!, "**not tested**, as one training says nothing of the spread");
+  const part = results();
+  const swapped = part.tuned.map((run) => ({ ...run, method: swap[run.method] }));
+  assertEquals(claims({ ...part, tuned: swapped })[0]!.verdict, "contradicted");
+  const same = part.tuned.map((run) => ({ ...run, scores: part.tuned[0]!.scores }));
+  assertEquals(claims({ ...part, tuned: same })[0]!.verdict, "not shown");
+  assertEquals(claims(part, [0])[0]!.verdict, "not tested");
 });
 
 Deno.test("the paper's numbers stand beside ours, only where the paper has them", () => {
-  const table = comparisonTable(compareMethods(results("filtered")));
+  const table = winTable(compareMethods({ ...results("filtered"), layout: "SDXL" }));
   const paper = table.columns.findIndex((column) => column.name === "paper_hps");
-  assertEquals(table.rows.map((row) => row[paper]), [
-    "SD1.5 71.3, SDXL 67.1",
-    null,
-    null,
-    null,
-    null,
-    null,
-  ]);
-  assertStringIncludes(csvTable(table), "filtered,NCP-DPO over DPO,75,");
+  assertEquals(table.rows.map((row) => row[paper]), [67.1, null, null, null, null, null]);
+  assertStringIncludes(csvTable(table), "nano,filtered,NCP-DPO over DPO,75,");
 });
 
 Deno.test("without an oracle there is no column for it", () => {
   const strip = ({ utility: _, ...rest }: PromptScores): PromptScores => rest;
-  const { base, tuned } = results();
-  const table = comparisonTable(compareMethods({
-    base: strip(base),
-    tuned: tuned.map((run) => ({ ...run, scores: strip(run.scores) })),
+  const part = results();
+  const table = winTable(compareMethods({
+    ...part,
+    base: strip(part.base),
+    tuned: part.tuned.map((run) => ({ ...run, scores: strip(run.scores) })),
   }));
   assert(!table.columns.some((column) => column.name === "utility_change"));
   assert(table.rows.every((row) => row.length === table.columns.length));
 });
 
 Deno.test("the means are over prompts and seeds", () => {
-  const table = meansTable(results());
-  assertEquals(table.rows.map((row) => row.slice(0, 2)), [
-    ["base", ""],
-    ["DPO", "full"],
-    ["DPO-tw", "full"],
-    ["NCP-DPO", "full"],
+  const table = meansTable([results()]);
+  assertEquals(table.rows.map((row) => row.slice(0, 3)), [
+    ["nano", "base", ""],
+    ["nano", "DPO", "full"],
+    ["nano", "DPO-tw", "full"],
+    ["nano", "NCP-DPO", "full"],
   ]);
-  assertAlmostEquals(table.rows[1]![2] as number, 20.51);
-  assertAlmostEquals(table.rows[3]![2] as number, 21.01 - 0.25);
+  assertAlmostEquals(table.rows[1]![3] as number, 20.51);
+  assertAlmostEquals(table.rows[3]![3] as number, 21.01 - 0.25);
 });
 
-Deno.test("the page and the figure hold the outcome", async () => {
-  const value = { lr: 0.001, beta: 2000 };
-  const page = table1Page(results(), {
-    preset: "quick",
-    model: "nano, weak",
-    seeds: [0, 1, 2],
-    prompts,
-    steps: 100,
-    batch: 8,
-    device: "test device",
-    minutes: 1.5,
-    hyperparameters: { dpo: value, "dpo-tw": value, "ncp-dpo": value },
-    hyperparametersFrom: "of the preset",
-  });
-  assertStringIncludes(page, "| full | NCP-DPO over DPO | 75.0 (");
-  assertStringIncludes(page, "3 seeds, 200 held-out prompts");
-  const svg = await figureSvg(table1Figure(compareMethods(results())));
+Deno.test("the figure has a panel for each model and each kind of data", async () => {
+  const parts = (["nano", "nano-xl"] as const).flatMap((backbone) =>
+    (["full", "filtered"] as const).map((data) => ({ ...results(data), backbone }))
+  );
+  const svg = await figureSvg(winFigure(parts.flatMap(compareMethods)), 900, 780);
   assertStringIncludes(svg, "NCP-DPO over DPO-tw");
-  assertEquals(svg.match(/<path class="point"/g)?.length, 2 * (6 + 2));
+  assertStringIncludes(svg, "nano-xl, filtered data");
+  assertEquals(svg.match(/<path class="point"/g)?.length, 4 * 2 * (6 + 1));
 });

@@ -12,11 +12,11 @@ import { clipConfig, unetConfig, vaeConfig } from "../../lib/diffusion/config.ts
 import { initClip } from "../../lib/diffusion/clip.ts";
 import { clipTextParameters } from "../../lib/diffusion/clip_text.ts";
 import { NoiseSchedule } from "../../lib/diffusion/noise_schedule.ts";
-import { Pipeline, savePipeline } from "../../lib/diffusion/pipeline.ts";
+import { Pipeline, type PipelineParts, savePipeline } from "../../lib/diffusion/pipeline.ts";
 import { initUNet } from "../../lib/diffusion/unet.ts";
 import { initVae } from "../../lib/diffusion/vae.ts";
 import { nanoTokenizer } from "../../lib/nano/pretrain/clip.ts";
-import { CLIP_A, SCHEDULER, UNET, VAE } from "../../lib/nano/pretrain/configs.ts";
+import { CLIP_A, SCHEDULER, UNET, UNET_XL, VAE } from "../../lib/nano/pretrain/configs.ts";
 import { saveClip } from "../../lib/nano/pretrain/store.ts";
 import { promptSplits } from "../../lib/nano/prompts.ts";
 import { initialise } from "../../lib/nn/init.ts";
@@ -27,6 +27,8 @@ import { randomUniform } from "../../lib/tensor/random.ts";
 export interface TinyLineage {
   readonly folder: string;
   readonly base: string;
+  /** A base model of SDXL's layout. */
+  readonly baseXl: string;
   readonly data: string;
   readonly pickscore: string;
   readonly hps: string;
@@ -56,20 +58,35 @@ export async function makeTinyLineage(prompts = 6): Promise<TinyLineage> {
     attention_head_dim: 2,
     cross_attention_dim: narrow.hidden_size,
   });
-  const text = { ...clip.text_config, with_projection: false };
-  const pipeline = new Pipeline({
-    unet: { config: unet, weights: new Weights(initUNet(unet, 1)) },
-    vae: { config: vae, weights: new Weights(initVae(vae, 1)) },
-    textEncoders: [{
-      config: text,
-      weights: new Weights(initialise(clipTextParameters(text), 1)),
-      tokenizer: nanoTokenizer(),
-    }],
-    schedule: NoiseSchedule.fromConfig(SCHEDULER),
+  const unetXl = unetConfig({
+    ...UNET_XL,
+    block_out_channels: [8, 8, 16],
+    norm_num_groups: 4,
+    attention_head_dim: [1, 2, 2],
+    cross_attention_dim: 2 * narrow.hidden_size,
   });
-  const base = `${folder}/base`;
-  await savePipeline(base, pipeline, { dtype: "f16" });
-  pipeline.dispose();
+  const encoder = (projected: boolean) => {
+    const config = { ...clip.text_config, with_projection: projected };
+    const weights = new Weights(initialise(clipTextParameters(config), 1));
+    return { config, weights, tokenizer: nanoTokenizer() };
+  };
+  const save = async (
+    path: string,
+    config: typeof unet,
+    textEncoders: PipelineParts["textEncoders"],
+  ) => {
+    const pipeline = new Pipeline({
+      unet: { config, weights: new Weights(initUNet(config, 1)) },
+      vae: { config: vae, weights: new Weights(initVae(vae, 1)) },
+      textEncoders,
+      schedule: NoiseSchedule.fromConfig(SCHEDULER),
+    });
+    await savePipeline(path, pipeline, { dtype: "f16" });
+    pipeline.dispose();
+  };
+  const base = `${folder}/base`, baseXl = `${folder}/base-xl`;
+  await save(base, unet, [encoder(false)]);
+  await save(baseXl, unetXl, [encoder(false), encoder(true)]);
   for (const [name, seed] of [["pickscore", 2], ["hps", 3]] as const) {
     await saveClip(`${folder}/${name}`, clip, initClip(clip, seed));
   }
@@ -78,6 +95,7 @@ export async function makeTinyLineage(prompts = 6): Promise<TinyLineage> {
   return {
     folder,
     base,
+    baseXl,
     data,
     pickscore: `${folder}/pickscore`,
     hps: `${folder}/hps`,
