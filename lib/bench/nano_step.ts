@@ -14,11 +14,12 @@ import { Batches } from "../preference/batches.ts";
 import { type PreferenceBatch, preferenceLoss } from "../preference/loss.ts";
 import { methods } from "../preference/method.ts";
 import { pairsInMemory } from "../preference/pairs.ts";
-import type { Kernel } from "../tensor/kernel.ts";
+import { contractionFlops } from "../tensor/kernel.ts";
 import {
   grad,
   jit,
   leavesOf,
+  type Plan,
   randomNormal,
   type Shape,
   stream,
@@ -35,7 +36,7 @@ const CONTEXT = [16, 64] as const;
 const SEED = 0;
 
 /** The step, compiled for the current device. */
-export async function nanoStep(): Promise<Prepared> {
+export async function nanoStep(): Promise<Prepared & { readonly plan: Plan }> {
   const method = methods["ncp-dpo"];
   const weights = initUNet(UNET, SEED);
   const base = new Weights(weights);
@@ -85,9 +86,11 @@ export async function nanoStep(): Promise<Prepared> {
     (await step(groups, { ...batch as unknown as Record<string, Tree>, rate })).dispose();
   };
   await run();
-  const { list, kernels } = step.plan!;
+  const plan = step.plan!;
+  const { list, kernels } = plan;
   return {
     run,
+    plan,
     flops: list.reduce((sum, kernel) => sum + contractionFlops(kernel), 0),
     kernels,
     dispose: () => {
@@ -96,18 +99,4 @@ export async function nanoStep(): Promise<Prepared> {
       for (const weight of weights.values()) weight.dispose();
     },
   };
-}
-
-/** Operations of products and convolutions; everything else is left out, as PyTorch's counter does. */
-function contractionFlops(kernel: Kernel): number {
-  if (kernel.kind === "matmul") {
-    const { batch, m, n, k } = kernel;
-    return 2 * batch.reduce((a, b) => a * b, 1) * m * n * k;
-  }
-  if (kernel.kind === "conv2d") {
-    const { conv: c } = kernel;
-    const pixels = c.batch * c.outHeight * c.outWidth;
-    return 2 * pixels * c.outChannels * c.inChannels * c.kernelHeight * c.kernelWidth;
-  }
-  return 0;
 }

@@ -13,7 +13,7 @@ import { type Workload, workloads } from "../bench/workloads.ts";
 import { provenance, writeWhole } from "../experiments/run.ts";
 import { type Backend, openDevice, setDevice } from "../tensor/mod.ts";
 import { deviceOption, flag, integer, number, text } from "./options.ts";
-import { Progress } from "./progress.ts";
+import { Progress } from "../notebook/progress.ts";
 import { runCommand } from "./run_command.ts";
 import { UserError } from "./user_error.ts";
 

@@ -1,8 +1,11 @@
 /**
  * `deno task check`: formatting, lint, types and the examples in the documentation, as one command.
+ * Formatting reads notebooks too and leaves their outputs alone; their types are a step of its own.
  *
  * @module
  */
+import { checkTypes } from "../jupyter/type_check.ts";
+import { findNotebooks, notebookFolder } from "./notebooks.ts";
 import { flag } from "./options.ts";
 import { runCommand } from "./run_command.ts";
 
@@ -27,6 +30,15 @@ async function documentedModules(): Promise<string[]> {
   return files.sort();
 }
 
+/** Checks the types of the notebooks' cells; true when there is no fault. */
+async function checkNotebooks(): Promise<boolean> {
+  const names = [...Deno.readDirSync(".")].map(({ name }) => name);
+  const notebooks = names.includes(notebookFolder) ? await findNotebooks([notebookFolder]) : [];
+  const faults = await checkTypes(notebooks);
+  console.log(faults.length ? faults.join("\n\n") : `Checked ${notebooks.length} notebooks`);
+  return faults.length === 0;
+}
+
 if (import.meta.main) {
   await runCommand(command, async ({ options }) => {
     const steps: [string, string[]][] = [
@@ -48,6 +60,8 @@ if (import.meta.main) {
       const { success } = await new Deno.Command("deno", { args }).spawn().status;
       if (!success) failed.push(name);
     }
+    console.log("== notebooks: deno check");
+    if (!await checkNotebooks()) failed.push("notebooks");
     console.log(failed.length ? `failed: ${failed.join(", ")}` : "all checks passed");
     return failed.length ? 1 : 0;
   });

@@ -10,7 +10,7 @@ import { loadLora } from "../nn/mod.ts";
 import { useDevice } from "./device.ts";
 import { gridName, readPrompts, writeImages } from "./files.ts";
 import { deviceOption, integer, number, text, texts } from "./options.ts";
-import { progressOf } from "./progress.ts";
+import { progressOf } from "../notebook/progress.ts";
 import { runCommand } from "./run_command.ts";
 import { UserError } from "./user_error.ts";
 

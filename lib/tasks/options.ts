@@ -38,6 +38,8 @@ export interface Positional {
   readonly choices?: readonly string[];
   /** Used when the argument is left out; without it the argument is required. */
   readonly default?: string;
+  /** Whether further arguments are taken too; only the last positional may. */
+  readonly repeated?: boolean;
 }
 
 /** A command: what `--help` prints and what {@linkcode parseOptions} accepts. */
@@ -267,7 +269,8 @@ function isSwitch(option: Option<unknown>): boolean {
 
 function readPositionals(command: Command, found: readonly string[]): readonly string[] {
   const declared = command.positionals ?? [];
-  if (found.length > declared.length) {
+  const further = declared.at(-1)?.repeated ? found.slice(declared.length) : [];
+  if (found.length > declared.length + further.length) {
     const extra = found[declared.length]!;
     const options = Object.keys(command.options);
     const near = nearest(extra, options);
@@ -276,7 +279,7 @@ function readPositionals(command: Command, found: readonly string[]): readonly s
         `\n\n${usage(command)}`,
     );
   }
-  return declared.map((positional, i) => {
+  const first = declared.map((positional, i) => {
     const value = found[i] ?? positional.default;
     if (value === undefined) {
       const among = positional.choices ? `: one of ${positional.choices.join(", ")}` : "";
@@ -287,6 +290,7 @@ function readPositionals(command: Command, found: readonly string[]): readonly s
     }
     return value;
   });
+  return [...first, ...further];
 }
 
 /**
@@ -326,9 +330,10 @@ export function helpText(command: Command): string {
 }
 
 function usage(command: Command): string {
-  const positionals = (command.positionals ?? []).map((p) =>
-    p.default === undefined ? ` <${p.name}>` : ` [${p.name}]`
-  );
+  const positionals = (command.positionals ?? []).map((p) => {
+    const name = p.repeated ? `${p.name} ...` : p.name;
+    return p.default === undefined ? ` <${name}>` : ` [${name}]`;
+  });
   return `Usage: deno task ${command.name}${positionals.join("")} [options]`;
 }
 

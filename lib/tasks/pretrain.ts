@@ -6,7 +6,7 @@
 import { pretrain, stages } from "../nano/pretrain/mod.ts";
 import { useDevice } from "./device.ts";
 import { choice, deviceOption, integer, text } from "./options.ts";
-import { progressOf } from "./progress.ts";
+import { progressOf } from "../notebook/progress.ts";
 import { runCommand } from "./run_command.ts";
 
 const command = {

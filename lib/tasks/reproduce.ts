@@ -14,7 +14,7 @@ import {
 import { writeWhole } from "../experiments/run.ts";
 import { useDevice } from "./device.ts";
 import { choice, deviceOption, integer, text } from "./options.ts";
-import { duration, progressOf } from "./progress.ts";
+import { duration, progressOf } from "../notebook/progress.ts";
 import { runCommand } from "./run_command.ts";
 
 const names = experiments.map((experiment) => experiment.name);

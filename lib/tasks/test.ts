@@ -12,7 +12,8 @@ export interface TestCounts {
 
 /**
  * What the tests may do: read the repository, write where temporary files go, run `deno` for the
- * tests of whole commands, load sharp's native library.
+ * tests of whole commands and `jupyter` for those of notebooks, load sharp's native library, talk to
+ * the servers that they start.
  */
 const permissions = [
   "--allow-read",
@@ -20,7 +21,8 @@ const permissions = [
   "--allow-env",
   "--allow-sys",
   "--allow-ffi",
-  "--allow-run=deno",
+  "--allow-run=deno,jupyter",
+  "--allow-net=127.0.0.1",
 ];
 
 /**

@@ -9,7 +9,7 @@ import { stepNote } from "../experiments/tune.ts";
 import { featureChoices, methodNames, train } from "../preference/mod.ts";
 import { useDevice } from "./device.ts";
 import { choice, deviceOption, integer, number, text } from "./options.ts";
-import { duration, progressOf } from "./progress.ts";
+import { duration, progressOf } from "../notebook/progress.ts";
 import { runCommand } from "./run_command.ts";
 
 const command = {

@@ -211,6 +211,20 @@ export function reads(kernel: Kernel): Access[] {
   }
 }
 
+/** Operations of products and convolutions; everything else is left out, as PyTorch's counter does. */
+export function contractionFlops(kernel: Kernel): number {
+  if (kernel.kind === "matmul") {
+    const { batch, m, n, k } = kernel;
+    return 2 * batch.reduce((a, b) => a * b, 1) * m * n * k;
+  }
+  if (kernel.kind === "conv2d") {
+    const { conv: c } = kernel;
+    const pixels = c.batch * c.outHeight * c.outWidth;
+    return 2 * pixels * c.outChannels * c.inChannels * c.kernelHeight * c.kernelWidth;
+  }
+  return 0;
+}
+
 /** The same kernel over other slots. */
 export function mapSlots(kernel: Kernel, to: (slot: number) => number): Kernel {
   const access = (a: Access): Access => ({ ...a, slot: to(a.slot) });

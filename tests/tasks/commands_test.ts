@@ -17,7 +17,10 @@ async function task(...args: string[]) {
   return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
 }
 
-const commands = ["reproduce", "train", "generate", "score", "annotate", "pretrain", "check"];
+const commands = [
+  ...["reproduce", "train", "generate", "score", "annotate", "pretrain", "notebook", "notebooks"],
+  "check",
+];
 
 for (const command of commands) {
   Deno.test(`deno task ${command} explains itself and a wrong option`, async () => {

@@ -85,6 +85,19 @@ Deno.test("a wrong positional says what is known", () => {
   assertStringIncludes(message(["table1", "prompt"]), "did you mean --prompt?");
 });
 
+Deno.test("a repeated positional takes what there is, and its default when there is nothing", () => {
+  const files = {
+    name: "notebooks",
+    summary: "Run notebooks.",
+    positionals: [{ name: "path", description: "what to run", default: "all", repeated: true }],
+    options: {},
+  };
+  const positionals = (...args: string[]) => parseOptions(files, args).positionals;
+  assertEquals(positionals(), ["all"]);
+  assertEquals(positionals("a", "b", "c"), ["a", "b", "c"]);
+  assertStringIncludes(helpText(files), "Usage: deno task notebooks [path ...] [options]");
+});
+
 Deno.test("--help is asked for, and its text comes from the declaration", () => {
   assertThrows(() => parseOptions(command, ["--steps", "3", "--help"]), HelpRequest);
   assertThrows(() => parseOptions(command, ["-h"]), HelpRequest);

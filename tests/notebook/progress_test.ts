@@ -1,10 +1,16 @@
 /** The progress line, on a clock and a display of the test's own. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { duration, Progress } from "../../lib/tasks/progress.ts";
+import { duration, Progress } from "../../lib/notebook/progress.ts";
 
 function recorder(interval: number) {
   const lines: { line: string; last: boolean }[] = [];
-  return { lines, interval, show: (line: string, last: boolean) => lines.push({ line, last }) };
+  return {
+    lines,
+    interval,
+    show(line: string, last: boolean) {
+      lines.push({ line, last });
+    },
+  };
 }
 
 Deno.test("the line has the share, the rate, the time left and the note", () => {

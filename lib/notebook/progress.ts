@@ -4,11 +4,15 @@
  *
  * @module
  */
+import { interruptCheck, openOutput } from "./kernel.ts";
 
 /** Where progress lines go. */
 export interface ProgressDisplay {
-  /** Shows the state of the job; `last` says that no further line follows. */
-  show(line: string, last: boolean): void;
+  /**
+   * Shows the state of the job; `last` says that no further line follows, and what is returned then
+   * resolves when the line cannot be lost any more.
+   */
+  show(line: string, last: boolean): void | Promise<void>;
   /** Least time between two lines, in milliseconds. */
   readonly interval: number;
 }
@@ -32,7 +36,7 @@ export interface ProgressOptions {
  * import { Progress } from "./progress.ts";
  *
  * const lines: string[] = [];
- * const display = { show: (line: string) => lines.push(line), interval: 0 };
+ * const display = { show: (line: string) => void lines.push(line), interval: 0 };
  * const progress = new Progress("train", { unit: "steps", display });
  * progress.update(1, 2, "loss 0.69");
  * progress.update(2, 2, "loss 0.68");
@@ -66,8 +70,11 @@ export class Progress {
    * @param done How much is done.
    * @param total How much there is to do.
    * @param note What else to say, such as the loss.
+   * @returns For the last line, when it cannot be lost any more: a cell of a notebook that ends right
+   * after it should wait.
+   * @throws {Interrupted} in a notebook whose user pressed Stop since this progress began.
    */
-  update(done: number, total: number, note = ""): void {
+  update(done: number, total: number, note = ""): void | Promise<void> {
     if (this.#ended) return;
     const now = this.#now();
     this.#first ??= { done, at: now };
@@ -75,7 +82,7 @@ export class Progress {
     if (!last && now - this.#shownAt < this.#display.interval) return;
     this.#shownAt = now;
     this.#ended = last;
-    this.#display.show(this.#line(done, total, now, note), last);
+    return this.#display.show(this.#line(done, total, now, note), last);
   }
 
   #line(done: number, total: number, now: number, note: string): string {
@@ -105,7 +112,7 @@ export class Progress {
 export function progressOf(
   label: string,
   unit: string,
-): (done: number, total: number, note?: string) => void {
+): (done: number, total: number, note?: string) => void | Promise<void> {
   const progress = new Progress(label, { unit });
   return (done, total, note) => progress.update(done, total, note);
 }
@@ -161,32 +168,16 @@ function logDisplay(): ProgressDisplay {
   return { interval: 10_000, show: (line) => writeError(`${line}\n`) };
 }
 
-/** The part of the notebook kernel's API that is used here. */
-interface Kernel {
-  display(
-    content: Record<string, string>,
-    options: { raw: true; display_id: string; update: boolean },
-  ): Promise<void>;
-}
-
 function kernelDisplay(): ProgressDisplay | undefined {
-  let kernel: Kernel | undefined;
-  try {
-    kernel = (Deno as unknown as { jupyter?: Kernel }).jupyter;
-  } catch {
-    return undefined; // Outside a kernel the property throws.
-  }
-  if (!kernel) return undefined;
-  const display_id = crypto.randomUUID();
-  let update = false;
-  let queue = Promise.resolve();
+  const output = openOutput();
+  if (!output) return undefined;
+  const check = interruptCheck();
   return {
     interval: 500,
-    show(line) {
-      const shown = { raw: true as const, display_id, update };
-      update = true;
-      // In order: an update that overtakes the first display is dropped by the front end.
-      queue = queue.then(() => kernel.display({ "text/plain": line }, shown));
+    show(line, last) {
+      check();
+      const sent = output.put({ "text/plain": line });
+      return last ? sent : undefined;
     },
   };
 }
