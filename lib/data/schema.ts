@@ -33,6 +33,73 @@ export interface PreferenceRow {
   readonly __index_level_0__: number;
 }
 
+/** An image that somebody chose between. */
+export interface OfferedImage {
+  /** Unique in the dataset. */
+  readonly uid: string;
+  /** Encoded, of any format. */
+  readonly bytes: Uint8Array;
+  /** What made it. */
+  readonly model: string;
+}
+
+/** A choice between two images of a prompt. */
+export interface OfferedChoice {
+  readonly caption: string;
+  readonly images: readonly [OfferedImage, OfferedImage];
+  /** 1: the first image was preferred, 0: the second was, 0.5: a tie. */
+  readonly label0: 0 | 0.5 | 1;
+  /** When the choice was made: the order in which an image's opponents came depends on it. */
+  readonly time: Date;
+  /** Who chose; default 0. */
+  readonly user?: number;
+  /** How many choices there are of the prompt; default 1. */
+  readonly perPrompt?: number;
+}
+
+/**
+ * A choice as a row.
+ *
+ * @param row Its place in the file, which also serves as its `ranking_id`.
+ *
+ * @example
+ * ```ts
+ * const image = (uid: string) => ({ uid, bytes: new Uint8Array(), model: "mine" });
+ * const row = choiceRow({
+ *   caption: "a red circle",
+ *   images: [image("a"), image("b")],
+ *   label0: 1,
+ *   time: new Date(),
+ * }, 0);
+ * console.log(row.best_image_uid); // a
+ * ```
+ */
+export function choiceRow(choice: OfferedChoice, row: number): PreferenceRow {
+  const { caption, images: [first, second], label0, time, user = 0, perPrompt = 1 } = choice;
+  const tie = label0 === 0.5;
+  return {
+    are_different: !tie,
+    best_image_uid: tie ? "tie" : label0 === 1 ? first.uid : second.uid,
+    caption,
+    created_at: time,
+    has_label: true,
+    image_0_uid: first.uid,
+    image_0_url: "",
+    image_1_uid: second.uid,
+    image_1_url: "",
+    jpg_0: first.bytes,
+    jpg_1: second.bytes,
+    label_0: label0,
+    label_1: 1 - label0,
+    model_0: first.model,
+    model_1: second.model,
+    ranking_id: row,
+    user_id: user,
+    num_example_per_prompt: perPrompt,
+    __index_level_0__: row,
+  };
+}
+
 /** A column's name. */
 export type PreferenceColumn = keyof PreferenceRow;
 

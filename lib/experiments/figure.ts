@@ -89,17 +89,17 @@ function textSize(element: Element): { fontSize: number; width: number; height: 
   return { fontSize, width, height: lines.length * fontSize * 1.2 };
 }
 
-/** Average advance widths of a sans-serif face. */
+/** Advance widths of a wide sans-serif face: a legend that reserves too little room is cut off. */
 function lengthInEms(line: string): number {
   let ems = 0;
   for (const c of line) {
     ems += "iljtfrI.,:;'|! ()[]".includes(c)
-      ? 0.31
+      ? 0.34
       : "mwMW%@".includes(c)
-      ? 0.88
+      ? 0.95
       : c >= "A" && c <= "Z"
-      ? 0.7
-      : 0.57;
+      ? 0.72
+      : 0.61;
   }
   return ems;
 }

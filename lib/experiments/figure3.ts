@@ -12,7 +12,7 @@ import { type PromptScores, type Scorer, scorers } from "./evaluate.ts";
 import { defineExperiment, type Presentation, type SizedFigure } from "./experiment.ts";
 import { colours, faded, labels } from "./labels.ts";
 import { presets, type Settings } from "./presets.ts";
-import type { Table } from "./report.ts";
+import type { Cell, Table } from "./report.ts";
 import type { Selection } from "./training_pairs.ts";
 import type { Hyperparameters } from "./tune.ts";
 import type { Checkpoint } from "./workbench.ts";
@@ -109,8 +109,8 @@ export function presentFigure3(results: Figure3Results, settings: Figure3Setting
     ],
     tables: [{ caption: "Scores at the end, and their course", content: courseTable(results) }],
     figures: [{
-      caption: "Mean scores against training time and against pairs seen, 95 % bands over seeds " +
-        "and prompts",
+      caption: "Mean scores against training time and against pairs seen; 95 % bands of the " +
+        "change over the base model",
       content: speedFigure(results, ["time", "pairs"], (values) => mean(values)),
     }, {
       caption: "Median scores against training time and against pairs seen",
@@ -224,35 +224,55 @@ function claimsOf(results: Figure3Results, seeds: number): Claim[] {
   ];
 }
 
+/** A statistic's change over the base model after some steps, paired by prompt. */
+function changeAt(
+  results: Figure3Results,
+  method: Figure3Method,
+  step: number,
+  scorer: Scorer,
+  statistic: Statistic,
+): Interval {
+  return bootstrap(
+    [scoresAt(results, method, step, scorer), [results.base[scorer]!]],
+    ([tuned, base]) => statistic(tuned) - statistic(base),
+  );
+}
+
+type Statistic = (values: ArrayLike<number>) => number;
+
 /** End and course of every method. */
 export function courseTable(results: Figure3Results): Table {
   const last = stepsOf(results).at(-1)!;
   const time = Math.min(...figure3Methods.map((method) => last * results.stepSeconds[method]));
-  const numbers = { decimals: 2, interval: true };
-  const interval = (scores: readonly (readonly number[])[], of: (v: ArrayLike<number>) => number) =>
-    bootstrap([scores], ([values]) => of(values));
-  const row = (method: Figure3Method) => [
+  const change = { heading: "over base", decimals: 2, interval: true, signed: true };
+  const statistics = [["mean", mean], ["median", median]] as const;
+  const all = (method: Figure3Method, scorer: Scorer) =>
+    scoresAt(results, method, last, scorer).flatMap((row) => [...row]);
+  const row = (method: Figure3Method): Cell[] => [
     labels[method],
     results.stepSeconds[method],
-    ...scorers.flatMap((scorer) => {
-      const scores = scoresAt(results, method, last, scorer);
-      return [interval(scores, mean), interval(scores, median)];
-    }),
+    ...scorers.flatMap((scorer) =>
+      statistics.flatMap(([, of]) => [
+        of(all(method, scorer)),
+        changeAt(results, method, last, scorer, of),
+      ])
+    ),
     difference(meanOverTime(results, method, "pickscore", time), [results.base.pickscore!]),
   ];
   return {
     columns: [
       { heading: "Method", name: "method" },
       { heading: "Seconds per step", name: "seconds_per_step", decimals: 3 },
-      ...scorers.flatMap((scorer) => [
-        { heading: `${labels[scorer]} at the end: mean`, name: `${scorer}_mean`, ...numbers },
-        { heading: "median", name: `${scorer}_median`, ...numbers },
-      ]),
+      ...scorers.flatMap((scorer) =>
+        statistics.flatMap(([name]) => [
+          { heading: `${labels[scorer]}, ${name}`, name: `${scorer}_${name}`, decimals: 2 },
+          { ...change, name: `${scorer}_${name}_change` },
+        ])
+      ),
       {
-        heading: "PickScore over the base, mean over equal time",
-        name: "pickscore_gain_over_time",
-        ...numbers,
-        signed: true,
+        ...change,
+        heading: "PickScore over base, mean over equal time",
+        name: "pickscore_change_over_time",
       },
     ],
     rows: [
@@ -260,7 +280,7 @@ export function courseTable(results: Figure3Results): Table {
         labels.base,
         null,
         ...scorers.flatMap((scorer) =>
-          [mean, median].map((of) => interval([results.base[scorer]!], of))
+          statistics.flatMap(([, of]): Cell[] => [of(results.base[scorer]!), null])
         ),
         null,
       ],
@@ -273,11 +293,14 @@ function dashOf(method: Figure3Method): "dot" | "solid" {
   return method === "dpo-tw" ? "dot" : "solid";
 }
 
-/** Scores (rows of panels) against time or pairs (columns): a line per method, its band, the base as a line. */
+/**
+ * Scores (rows of panels) against time or pairs (columns): a line per method, the band of its change over
+ * the base model, and the base model as a line.
+ */
 function speedFigure(
   results: Figure3Results,
   against: readonly ("time" | "pairs")[],
-  statistic: (values: ArrayLike<number>) => number,
+  statistic: Statistic,
 ): SizedFigure {
   const steps = stepsOf(results);
   const panels = scorers.flatMap((scorer, row) =>
@@ -289,9 +312,12 @@ function speedFigure(
   const lines = new Map(scorers.flatMap((scorer) =>
     figure3Methods.map((method) => [
       `${scorer} ${method}`,
-      steps.map((step) =>
-        bootstrap([scoresAt(results, method, step, scorer)], ([values]) => statistic(values))
-      ),
+      steps.map((step) => {
+        // Around the base model's level: how prompts differ among each other is no matter here.
+        const level = statistic(results.base[scorer]!);
+        const { estimate, low, high } = changeAt(results, method, step, scorer, statistic);
+        return { estimate: level + estimate, low: level + low, high: level + high };
+      }),
     ])
   ));
   const data = panels.flatMap(({ scorer, axis, suffix }) => {
@@ -354,8 +380,8 @@ function speedFigure(
     layoutAxes[`yaxis${suffix}`] = {
       title: { text: column === 0 ? labels[scorer] : "" },
       domain: [
-        (scorers.length - 1 - row) / scorers.length + (row === 0 ? 0.07 : 0),
-        (scorers.length - row) / scorers.length - (row > 0 ? 0.02 : 0),
+        (scorers.length - 1 - row) / scorers.length + (row === 0 ? 0.09 : 0),
+        (scorers.length - row) / scorers.length - (row > 0 ? 0.05 : 0),
       ],
       anchor: `x${suffix}` as AxisName,
       zeroline: false,

@@ -42,6 +42,13 @@ const models = ["base", "dpo", "ncp-dpo"] as const;
 type Model = (typeof models)[number];
 const incumbents = ["dpo", "base"] as const;
 
+/** The questions in short. */
+const asked: Readonly<Record<QuestionId, string>> = {
+  general: "general preference",
+  appeal: "visual appeal",
+  alignment: "prompt alignment",
+};
+
 /** The paper's shares of prompts on which NCP-DPO was preferred over DPO, SDXL, percent. */
 const paperShares: Readonly<Record<QuestionId, string>> = {
   general: "60.8 % (v1, over the published DPO-SDXL), 64.6 % (v2, over their own DPO)",
@@ -140,7 +147,7 @@ function simulate(
     models.map((model) => [model, drawings[model].map((images) => judgeImages(prompts, images))]),
   ) as Record<Model, Judgement[][]>;
   return incumbents.flatMap((incumbent, against) =>
-    questions.map(({ id }, asked) => {
+    questions.map(({ id }, which) => {
       const counts: [number, number][] = [];
       const outcomes = judgements["ncp-dpo"].map((ours, seed) => {
         const theirs = judgements[incumbent][judgements[incumbent].length === 1 ? 0 : seed]!;
@@ -149,7 +156,7 @@ function simulate(
           const random = generator({
             seed,
             stream: VOTE,
-            step: (against * questions.length + asked) * 100_000 + prompt,
+            step: (against * questions.length + which) * 100_000 + prompt,
           });
           const votes = Array.from(
             { length: annotators },
@@ -273,11 +280,6 @@ function kindsOf({ prompts }: Figure4Results): string[] {
 function claimsOf(results: Figure4Results, seeds: number): Claim[] {
   return results.judged.filter(({ incumbent }) => incumbent === "dpo").map((judged): Claim => {
     const ours = shareOf(results, judged);
-    const asked = {
-      general: "general preference",
-      appeal: "visual appeal",
-      alignment: "alignment",
-    };
     return {
       claim: `annotators prefer NCP-DPO over DPO, ${asked[judged.question]}`,
       paper: paperShares[judged.question],
@@ -361,7 +363,7 @@ function shareFigure(results: Figure4Results): SizedFigure {
     return {
       type: "scatter" as const,
       mode: "markers" as const,
-      name: questions[k]!.text,
+      name: asked[judged.question],
       legendgroup: judged.question,
       showlegend: panel === 0,
       x: shares.map(({ estimate }) => estimate),
@@ -393,14 +395,14 @@ function shareFigure(results: Figure4Results): SizedFigure {
       data,
       layout: {
         title: { text: `Figure 4: prompts won by NCP-DPO, %, ${results.backbone}` },
-        margin: { l: 190, r: 20, t: 120, b: 60 },
-        legend: { orientation: "v", y: 1.02, yanchor: "bottom", x: 0 },
-        xaxis: { title: { text: comparisonName("dpo") }, domain: [0, 0.48], range: [0, 100] },
+        margin: { l: 190, r: 20, t: 90, b: 60 },
+        legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+        xaxis: { title: { text: comparisonName("dpo") }, domain: [0, 0.48], range: [-3, 103] },
         yaxis: { ...y, ticktext: rows },
         xaxis2: {
           title: { text: comparisonName("base") },
           domain: [0.52, 1],
-          range: [0, 100],
+          range: [-3, 103],
           anchor: "y2",
         },
         yaxis2: { ...y, ticktext: rows.map(() => ""), anchor: "x2" },

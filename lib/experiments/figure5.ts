@@ -62,7 +62,7 @@ export const figure5 = defineExperiment<Figure5Settings, Figure5Results>({
         const images = await bench.draw(label, backbone, texts, tuned);
         columns.push({ heading: labels[model], images });
       }
-      await writeWhole(`${folder}/${gridName(backbone.name)}`, await sheetOf(texts, columns));
+      await writeWhole(`${folder}/${gridName(backbone.name)}`, await sheetOf(texts, columns, 2));
       parts.push({ backbone: backbone.name, scores });
     }
     return { prompts, parts };

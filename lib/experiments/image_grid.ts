@@ -82,15 +82,17 @@ export async function imageGrid(
 }
 
 /**
- * What several models drew for the same prompts: a row per prompt, a column per model.
+ * What several models drew for the same prompts: a column per model, and one or more prompts in a row.
  *
  * @param prompts The captions.
  * @param columns Each model's images, one per prompt.
+ * @param perRow Prompts in a row.
  * @returns A PNG file's bytes.
  */
 export async function sheetOf(
   prompts: readonly string[],
   columns: readonly { readonly heading: string; readonly images: Images }[],
+  perRow = 1,
 ): Promise<Uint8Array> {
   const pictures = prompts.flatMap((caption, row) =>
     columns.map(({ images: { data, width, height } }) => {
@@ -99,8 +101,8 @@ export async function sheetOf(
     })
   );
   return await imageGrid(pictures, {
-    columns: columns.length,
-    headings: columns.map(({ heading }) => heading),
+    columns: perRow * columns.length,
+    headings: Array.from({ length: perRow }, () => columns.map(({ heading }) => heading)).flat(),
   });
 }
 

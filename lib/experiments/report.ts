@@ -40,14 +40,16 @@ export function markdownTable(table: Table): string {
   const rows = [
     table.columns.map((column) => column.heading),
     table.columns.map((column) => column.decimals === undefined ? "---" : "---:"),
-    ...table.rows.map((row) => row.map((cell, i) => cellText(cell, table.columns[i]!))),
+    ...table.rows.map((row) =>
+      row.map((cell, i) => cellText(cell, table.columns[i]!).replaceAll("|", "\\|"))
+    ),
   ];
   return rows.map((row) => `| ${row.join(" | ")} |`).join("\n") + "\n";
 }
 
-function cellText(cell: Cell, column: Column): string {
-  if (cell === null) return "";
-  if (typeof cell === "string") return cell.replaceAll("|", "\\|");
+/** A cell for reading: words as they are, numbers with the column's decimals. */
+export function cellText(cell: Cell, column: Column): string {
+  if (cell === null || typeof cell === "string") return cell ?? "";
   const show = (value: number) => {
     const text = value.toFixed(column.decimals ?? 2).replace(/^-(?=[0.]+$)/, "");
     return column.signed && Number(text) > 0 ? `+${text}` : text;

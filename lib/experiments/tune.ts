@@ -77,7 +77,7 @@ export interface TuningPlace {
   /** Steps between checkpoints: what an interruption costs at most. */
   readonly checkpointEvery: number;
   /** Called every few steps. */
-  readonly onProgress: (metrics: StepMetrics) => void;
+  readonly onProgress: (metrics: StepMetrics) => Promise<void>;
   /** Given every adapter that is saved, see `Training.onLora`. */
   readonly onLora?: (step: number, lora: string) => Promise<void>;
 }

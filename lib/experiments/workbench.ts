@@ -42,9 +42,12 @@ export interface Reporter {
   /** A line of its own. */
   say(line: string): void;
   /** Begins a job; the returned function is told how much of it is done. */
-  job(label: string, unit: string): (done: number, total: number, note?: string) => void;
+  job(
+    label: string,
+    unit: string,
+  ): (done: number, total: number, note?: string) => void | Promise<void>;
   /** Told of the training steps whose metrics have been read, one at a time. */
-  step?(label: string, metrics: StepMetrics): void;
+  step?(label: string, metrics: StepMetrics): void | Promise<void>;
 }
 
 /** What a {@linkcode Workbench} needs. */
@@ -388,9 +391,9 @@ export class Workbench implements Disposable {
     const report = reporter.job(`train ${label}`, "steps");
     const metrics = await tune(tuning, await this.#model(backbone), pairs, {
       ...place,
-      onProgress: (last) => {
-        reporter.step?.(label, last);
-        report(last.step, tuning.steps, stepNote(last));
+      onProgress: async (last) => {
+        await reporter.step?.(label, last);
+        await report(last.step, tuning.steps, stepNote(last));
       },
     });
     return { pairs, metrics };

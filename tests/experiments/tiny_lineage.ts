@@ -7,7 +7,7 @@
  */
 import { encodeImage } from "../../lib/data/images.ts";
 import { writePreferences } from "../../lib/data/preferences.ts";
-import type { PreferenceRow } from "../../lib/data/schema.ts";
+import { choiceRow, type PreferenceRow } from "../../lib/data/schema.ts";
 import { clipConfig, unetConfig, vaeConfig } from "../../lib/diffusion/config.ts";
 import { initClip } from "../../lib/diffusion/clip.ts";
 import { clipTextParameters } from "../../lib/diffusion/clip_text.ts";
@@ -110,29 +110,12 @@ async function choices(prompts: readonly string[]): Promise<PreferenceRow[]> {
     const images = await Promise.all([0, 1, 2].map(async (i) => ({
       uid: `image-${p}-${i}`,
       bytes: await encodeImage({ width: 64, height: 64, data: noise(3 * p + i) }),
+      model: "tiny",
     })));
     for (const [winner, loser] of [[0, 1], [1, 2]] as const) {
-      rows.push({
-        are_different: true,
-        best_image_uid: images[winner]!.uid,
-        caption,
-        created_at: new Date(Date.UTC(2024, 0, 1, 0, 0, rows.length)),
-        has_label: true,
-        image_0_uid: images[winner]!.uid,
-        image_0_url: "",
-        image_1_uid: images[loser]!.uid,
-        image_1_url: "",
-        jpg_0: images[winner]!.bytes,
-        jpg_1: images[loser]!.bytes,
-        label_0: 1,
-        label_1: 0,
-        model_0: "tiny",
-        model_1: "tiny",
-        ranking_id: rows.length,
-        user_id: 0,
-        num_example_per_prompt: 2,
-        __index_level_0__: rows.length,
-      });
+      const time = new Date(Date.UTC(2024, 0, 1, 0, 0, rows.length));
+      const pair = [images[winner]!, images[loser]!] as const;
+      rows.push(choiceRow({ caption, images: pair, label0: 1, time, perPrompt: 2 }, rows.length));
     }
   }
   return rows;

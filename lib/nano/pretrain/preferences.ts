@@ -12,7 +12,7 @@ import { generate, Pipeline } from "../../diffusion/pipeline.ts";
 import { NoiseSchedule } from "../../diffusion/noise_schedule.ts";
 import { encodeImage, type ImageFormat } from "../../data/images.ts";
 import { writePreferences } from "../../data/preferences.ts";
-import type { PreferenceRow } from "../../data/schema.ts";
+import { choiceRow } from "../../data/schema.ts";
 import { annotate, type Choice } from "../annotator.ts";
 import { parseCaption } from "../caption.ts";
 import { judge } from "../oracle.ts";
@@ -168,38 +168,26 @@ export async function writeDataset(path: string, output: string, seed: number): 
     encoded.push(await encodeImage({ width: 64, height: 64, data: bytes }, FORMAT));
   }
   const perPrompt = choices.length / prompts.length;
-  const uid = (image: number) => `nano-${String(image).padStart(6, "0")}`;
-  const model = (prompt: number, image: number) => {
+  const offered = (prompt: number, image: number) => {
+    const number = prompt * PER_PROMPT + image;
     const recipe = RECIPES[prompt % 2]![image]!;
-    return `nano-${recipe.model} (guidance ${recipe.scale})`;
-  };
-  const rows = choices.map((choice, row): PreferenceRow => {
-    const first = choice.prompt * PER_PROMPT;
-    const a = first + choice.image0, b = first + choice.image1;
-    const tie = choice.label0 === 0.5;
     return {
-      are_different: !tie,
-      best_image_uid: tie ? "tie" : uid(choice.label0 === 1 ? a : b),
-      caption: prompts[choice.prompt]!,
-      // Judgements follow each other by a minute; the day has no meaning.
-      created_at: new Date(Date.UTC(2026, 0, 1) + 60_000 * choice.ranking),
-      has_label: true,
-      image_0_uid: uid(a),
-      image_0_url: "",
-      image_1_uid: uid(b),
-      image_1_url: "",
-      jpg_0: encoded[a]!,
-      jpg_1: encoded[b]!,
-      label_0: choice.label0,
-      label_1: 1 - choice.label0,
-      model_0: model(choice.prompt, choice.image0),
-      model_1: model(choice.prompt, choice.image1),
-      ranking_id: choice.ranking,
-      user_id: choice.prompt * ANNOTATORS.preference.annotators + choice.annotator,
-      num_example_per_prompt: perPrompt,
-      __index_level_0__: row,
+      uid: `nano-${String(number).padStart(6, "0")}`,
+      bytes: encoded[number]!,
+      model: `nano-${recipe.model} (guidance ${recipe.scale})`,
     };
-  });
+  };
+  const rows = choices.map(({ prompt, image0, image1, label0, ranking, annotator }, row) =>
+    choiceRow({
+      caption: prompts[prompt]!,
+      images: [offered(prompt, image0), offered(prompt, image1)],
+      label0,
+      // Judgements follow each other by a minute; the day has no meaning.
+      time: new Date(Date.UTC(2026, 0, 1) + 60_000 * ranking),
+      user: prompt * ANNOTATORS.preference.annotators + annotator,
+      perPrompt,
+    }, row)
+  );
   await writePreferences(path, rows, {
     licence: "MIT",
     description:
