@@ -297,7 +297,8 @@ async function negativeConditions(
 ): Promise<Conditions> {
   const prompts = new Array<string>(batch).fill(negativePrompt ?? "");
   const encoded = await pipeline.encodePrompts(prompts, size, overlong);
-  const zeroed = pipeline.index.force_zeros_for_empty_prompt === true && !negativePrompt;
+  // diffusers' own default, for folders that do not say.
+  const zeroed = (pipeline.index.force_zeros_for_empty_prompt ?? true) && !negativePrompt;
   if (!zeroed || !encoded.added) return encoded;
   disposeConditions({ context: encoded.context });
   const { textEmbeds, timeIds } = encoded.added;
@@ -457,7 +458,11 @@ function defaultIndex({ textEncoders, schedule }: PipelineParts): Json {
     text_encoder: ["transformers", textClass(textEncoders[0]!.config)],
     ...two && { text_encoder_2: ["transformers", textClass(textEncoders[1]!.config)] },
     tokenizer: ["transformers", "CLIPTokenizer"],
-    ...two && { tokenizer_2: ["transformers", "CLIPTokenizer"] },
+    ...two && {
+      tokenizer_2: ["transformers", "CLIPTokenizer"],
+      // Whoever trains with the empty prompt's encoding samples with it.
+      force_zeros_for_empty_prompt: false,
+    },
     unet: ["diffusers", "UNet2DConditionModel"],
     vae: ["diffusers", "AutoencoderKL"],
     ...!two && {
