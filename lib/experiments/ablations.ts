@@ -71,6 +71,7 @@ export const ablations = defineExperiment<AblationSettings, AblationResults>({
   name: "ablations",
   title: "Ablations: what does what",
   summary: "features, t', weighting, beta, rank, layers, contradictory data: one change at a time",
+  split: "test",
   presets: {
     smoke: { ...presets.smoke, groups: ["features", "next timestep", "weighting"] },
     quick: {

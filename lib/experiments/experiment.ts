@@ -105,6 +105,8 @@ export interface Declaration<S extends Settings, R> {
   readonly name: string;
   readonly title: string;
   readonly summary: string;
+  /** The prompts that it compares by. */
+  readonly split: "validation" | "test";
   readonly presets: Readonly<Record<PresetName, S>>;
   /** The pairs that will be tuned on. */
   selections(settings: S): readonly Selection[];
@@ -122,10 +124,11 @@ export interface Declaration<S extends Settings, R> {
 export function defineExperiment<S extends Settings, R>(
   declaration: Declaration<S, R>,
 ): Experiment {
-  const { name, title, summary } = declaration;
+  const { name, title, summary, split } = declaration;
   const outcomeOf = (folder: string, record: ExperimentRecord): Outcome => {
     const presentation = declaration.present(record.results as R, record.settings as S);
-    return { folder, record, presentation, markdown: page(title, record, presentation) };
+    const markdown = page(title, split, record, presentation);
+    return { folder, record, presentation, markdown };
   };
   return {
     name,
@@ -134,9 +137,11 @@ export function defineExperiment<S extends Settings, R>(
       const { preset, results, seeds, deviceDescription, materials } = circumstances;
       const startedAt = new Date();
       const given = declaration.presets[preset];
-      const settings = seeds === undefined
-        ? given
-        : { ...given, seeds: Array.from({ length: seeds }, (_, seed) => seed) };
+      const settings = {
+        ...given,
+        prompts: Math.min(given.prompts, materials.prompts[split].length),
+        ...seeds !== undefined && { seeds: Array.from({ length: seeds }, (_, seed) => seed) },
+      };
       const folder = reportFolder(results, name, preset);
       await Deno.mkdir(folder, { recursive: true });
       using bench = new Workbench({
@@ -207,7 +212,12 @@ function figureName(i: number): string {
 }
 
 /** The page: claims, remarks, tables, figures, and how it all came about. */
-function page(title: string, record: ExperimentRecord, shown: Presentation): string {
+function page(
+  title: string,
+  split: string,
+  record: ExperimentRecord,
+  shown: Presentation,
+): string {
   const { settings, preset, materials, runs, provenance: { device } } = record;
   const { seeds, steps, batch, prompts } = settings;
   const models = (materials as unknown as Materials).backbones
@@ -223,8 +233,8 @@ function page(title: string, record: ExperimentRecord, shown: Presentation): str
     `# ${title}`,
     "",
     `Preset \`${preset}\`: ${steps} steps of ${batch} pairs, ${seeds.length} ` +
-    `${seeds.length === 1 ? "seed" : "seeds"}, ${prompts} prompts, the same starting noise for ` +
-    `every model. Tuned: ${models.join(", ")}.`,
+    `${seeds.length === 1 ? "seed" : "seeds"}, ${prompts} ${split} prompts, the same starting ` +
+    `noise for every model. Tuned: ${models.join(", ")}.`,
     "",
     ...(preset === "smoke"
       ? ["This preset only shows that everything runs: its numbers answer nothing."]

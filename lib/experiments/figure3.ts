@@ -60,6 +60,7 @@ export const figure3 = defineExperiment<Figure3Settings, Figure3Results>({
   name: "figure3",
   title: "Figure 3: training speed",
   summary: "PickScore and HPS against training time and pairs seen, six methods and the control",
+  split: "validation",
   presets: {
     smoke: { ...presets.smoke, data: "filtered", every: 2 },
     quick: { ...presets.quick, steps: 60, prompts: 40, data: "filtered", every: 20 },

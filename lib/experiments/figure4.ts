@@ -90,6 +90,7 @@ export const figure4 = defineExperiment<Figure4Settings, Figure4Results>({
   title: "Figure 4: side by side",
   summary:
     "NCP-DPO against DPO and base: preference, appeal, alignment; three annotators' majority",
+  split: "test",
   presets: {
     smoke: { ...presets.smoke, prompts: 4, perKind: 1, studied: 1 },
     quick: { ...presets.quick, prompts: 40, perKind: 10, studied: 3 },

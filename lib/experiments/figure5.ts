@@ -37,6 +37,7 @@ export const figure5 = defineExperiment<Figure5Settings, Figure5Results>({
   name: "figure5",
   title: "Figures 1 and 5: what the models draw",
   summary: "image grids of base, DPO and NCP-DPO, the same prompts and starting noise",
+  split: "test",
   presets: {
     smoke: { ...presets.smoke, prompts: 4, perKind: 1 },
     quick: { ...presets.quick, prompts: 8, perKind: 2 },

@@ -101,6 +101,7 @@ export const table1 = defineExperiment<Table1Settings, Table1Results>({
   name: "table1",
   title: "Table 1: win rate of NCP-DPO over DPO",
   summary: "win rates of NCP-DPO over DPO and the control, full and filtered data, both models",
+  split: "test",
   presets: {
     smoke: { ...presets.smoke, data: ["filtered"] },
     quick: { ...presets.quick, data: datasets },

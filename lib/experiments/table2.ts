@@ -49,6 +49,7 @@ export const table2 = defineExperiment<Settings, Table2Results>({
   name: "table2",
   title: "Table 2: absolute winners and losers' losers",
   summary: "median PickScore of NCP-DPO on the mini-datasets x>y, x>y with x>z, x>y with y>z",
+  split: "test",
   presets: {
     smoke: presets.smoke,
     quick: presets.quick,

@@ -189,7 +189,7 @@ export class Workbench implements Disposable {
       prompts: digestPrompts(prompts),
     };
     const training = runKey("course", inputs);
-    const evaluateAt = (step: number, lora: string) =>
+    const evaluateAt = (step: number, lora: string | (() => never)) =>
       this.#evaluate(`${label}, step ${step}`, backbone, prompts, { training, step }, lora);
     const { folder } = await this.#run(
       `train ${label}`,
@@ -207,7 +207,12 @@ export class Workbench implements Disposable {
     const checkpoints: Checkpoint[] = [];
     for (let step = every; step < tuning.steps + every; step += every) {
       const at = Math.min(step, tuning.steps);
-      const scores = await evaluateAt(at, `${folder}/${loraName}`);
+      // All of them are stored by now; the adapter of an earlier step is gone.
+      const scores = await evaluateAt(at, () => {
+        throw new Error(
+          `the evaluation of ${label} after ${at} steps is missing: delete ${folder} to train again`,
+        );
+      });
       checkpoints.push({ step: at, scores });
     }
     return checkpoints;
@@ -404,7 +409,7 @@ export class Workbench implements Disposable {
     backbone: Backbone,
     prompts: readonly string[],
     model: { readonly [key: string]: Json },
-    lora: string | undefined,
+    lora: string | undefined | (() => never),
   ): Promise<PromptScores> {
     const { materials, settings: { sampling }, device, reporter } = this.#options;
     const inputs = {
@@ -418,6 +423,7 @@ export class Workbench implements Disposable {
       oracle: materials.oracle,
     };
     const { result } = await this.#run(`evaluate ${label}`, "evaluate", inputs, async () => {
+      if (typeof lora === "function") return lora();
       const pipeline = await this.#model(backbone);
       const evaluator = this.#evaluators.get(backbone.name) ??
         await Evaluator.open(pipeline, materials);
