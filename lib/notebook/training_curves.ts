@@ -54,25 +54,26 @@ export function curvesFigure(
     { value: ({ loss }: StepMetrics) => loss, suffix: "" },
     { value: ({ accuracy }: StepMetrics) => accuracy, suffix: "2" },
   ];
+  const data = [...curves].flatMap(([name, metrics], i) =>
+    panels.flatMap(({ value, suffix }) => {
+      const shown = metrics.filter((line) => value(line) !== undefined);
+      // Plotly refuses a trace without points, and an axis without traces.
+      return shown.length === 0 ? [] : {
+        type: "scatter" as const,
+        mode: "lines" as const,
+        name,
+        legendgroup: name,
+        showlegend: suffix === "",
+        line: { color: palette[i % palette.length]!, width: 1.5 },
+        x: shown.map(({ step }) => step),
+        y: shown.map((line) => value(line)!),
+        xaxis: `x${suffix}`,
+        yaxis: `y${suffix}`,
+      };
+    })
+  );
   return {
-    data: [...curves].flatMap(([name, metrics], i) =>
-      panels.flatMap(({ value, suffix }) => {
-        const shown = metrics.filter((line) => value(line) !== undefined);
-        // Plotly refuses a trace without points.
-        return shown.length === 0 ? [] : {
-          type: "scatter" as const,
-          mode: "lines" as const,
-          name,
-          legendgroup: name,
-          showlegend: suffix === "",
-          line: { color: palette[i % palette.length]!, width: 1.5 },
-          x: shown.map(({ step }) => step),
-          y: shown.map((line) => value(line)!),
-          xaxis: `x${suffix}`,
-          yaxis: `y${suffix}`,
-        };
-      })
-    ),
+    data,
     layout: {
       title: { text: title },
       // More names than fit beside the curves would hide them.
@@ -80,8 +81,10 @@ export function curvesFigure(
       margin: { l: 60, r: 20, t: 60, b: 50 },
       xaxis: { title: { text: "step" }, domain: [0, 0.45] },
       yaxis: { title: { text: "loss" }, type: "log" },
-      xaxis2: { title: { text: "step" }, domain: [0.55, 1], anchor: "y2" },
-      yaxis2: { title: { text: "pairs whose winner is preferred" }, range: [0, 1], anchor: "x2" },
+      ...data.some(({ xaxis }) => xaxis === "x2") && {
+        xaxis2: { title: { text: "step" }, domain: [0.55, 1], anchor: "y2" },
+        yaxis2: { title: { text: "pairs whose winner is preferred" }, range: [0, 1], anchor: "x2" },
+      },
     },
   };
 }

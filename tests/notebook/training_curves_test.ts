@@ -23,3 +23,8 @@ Deno.test("each training has its loss, and its preferred winners if it compares"
   assertEquals(values, [[1, 0.5], [0.5, 0.75], [1, 0.5]]);
   assertStringIncludes(await figureSvg(figure, 900, 380), "SFT");
 });
+
+Deno.test("trainings that do not compare have no second panel", async () => {
+  const figure = curvesFigure("figure3", new Map([["SFT", [line(1), line(2)]]]));
+  assertStringIncludes(await figureSvg(figure, 900, 380), "figure3");
+});

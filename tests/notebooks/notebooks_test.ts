@@ -25,17 +25,3 @@ for (const name of names) {
     },
   });
 }
-
-Deno.test("the notebooks are there", () => {
-  assertEquals(names.map((name) => name.slice(0, 2)), [
-    "00",
-    "01",
-    "02",
-    "03",
-    "04",
-    "05",
-    "06",
-    "07",
-    "08",
-  ]);
-});
