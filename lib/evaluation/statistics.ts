@@ -19,6 +19,11 @@ export interface Interval {
   readonly level: number;
 }
 
+/** An interval of a share in percent. */
+export function inPercent({ estimate, low, high, level }: Interval): Interval {
+  return { estimate: 100 * estimate, low: 100 * low, high: 100 * high, level };
+}
+
 /** A row per seed, a column per prompt; all rows have the same length. */
 export type ScoreTable = readonly ArrayLike<number>[];
 

@@ -6,7 +6,7 @@
  * @module
  */
 import { compare } from "../evaluation/comparison.ts";
-import { bootstrap, type Interval, mean } from "../evaluation/statistics.ts";
+import { bootstrap, inPercent, type Interval, mean } from "../evaluation/statistics.ts";
 import { type Claim, intervalText, verdictAbove } from "./claims.ts";
 import { type PromptScores, type Scorer, scorers } from "./evaluate.ts";
 import { defineExperiment, type Presentation, type SizedFigure } from "./experiment.ts";
@@ -304,8 +304,7 @@ export function variantTable(results: AblationResults): Table {
           { method: variant.variant, scores: table(variant, scorer) },
           { method: labels.base, scores: [base[scorer]!] },
         );
-        const { estimate, low, high, level } = winRate;
-        return { estimate: 100 * estimate, low: 100 * low, high: 100 * high, level };
+        return inPercent(winRate);
       }),
       changeOf(results, variant, "pickscore"),
       differenceOf(results, variant, "pickscore"),

@@ -21,7 +21,7 @@ import {
 } from "../annotation/mod.ts";
 import type { Images } from "../diffusion/mod.ts";
 import { fleissKappa, majority } from "../evaluation/agreement.ts";
-import { bootstrap, type Interval, mean } from "../evaluation/statistics.ts";
+import { bootstrap, inPercent, type Interval, mean } from "../evaluation/statistics.ts";
 import { ALIGNMENT_WEIGHT, APPEAL_WEIGHT, choosesFirst, type Judgement } from "../nano/mod.ts";
 import { generator, stream } from "../tensor/mod.ts";
 import { type Claim, intervalText, verdictAbove } from "./claims.ts";
@@ -319,13 +319,6 @@ export function shareTable(results: Figure4Results): Table {
 
 /** What people said. */
 export function peopleTable({ people }: Figure4Results): Table {
-  const percent = (share: Interval | null) =>
-    share && {
-      ...share,
-      estimate: 100 * share.estimate,
-      low: 100 * share.low,
-      high: 100 * share.high,
-    };
   return {
     columns: [
       { heading: "Comparison", name: "comparison" },
@@ -342,7 +335,7 @@ export function peopleTable({ people }: Figure4Results): Table {
       questions.find(({ id }) => id === row.question)!.text,
       row.votes,
       row.annotators,
-      percent(row.share),
+      row.share && inPercent(row.share),
       row.kappa,
     ]),
   };

@@ -8,7 +8,7 @@
  */
 import type { AxisName, Layout, LayoutAxis, XAxisName, YAxisName } from "plotly.js-dist-min";
 import { compare } from "../evaluation/comparison.ts";
-import { type Interval, mean } from "../evaluation/statistics.ts";
+import { inPercent, type Interval, mean } from "../evaluation/statistics.ts";
 import { type Claim, intervalText, verdictAbove } from "./claims.ts";
 import { type PromptScores, type Scorer, scorers } from "./evaluate.ts";
 import { defineExperiment, type Presentation } from "./experiment.ts";
@@ -189,10 +189,6 @@ export function compareMethods(part: Table1Part): Comparison[] {
       }];
     })
   );
-}
-
-function inPercent({ estimate, low, high, level }: Interval): Interval {
-  return { estimate: 100 * estimate, low: 100 * low, high: 100 * high, level };
 }
 
 /** The two models' scores, one pair per seed that both have. */

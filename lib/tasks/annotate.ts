@@ -13,6 +13,7 @@ import {
   summarize,
   VoteStore,
 } from "../annotation/mod.ts";
+import { inPercent } from "../evaluation/mod.ts";
 import { csvTable, markdownTable } from "../experiments/report.ts";
 import { writeWhole } from "../experiments/run.ts";
 import { choice, flag, integer, text } from "./options.ts";
@@ -147,12 +148,7 @@ function report(study: Study, votes: readonly CastVote[]): string {
       row.outcomes.length,
       row.votes,
       row.annotators,
-      row.share && {
-        ...row.share,
-        estimate: 100 * row.share.estimate,
-        low: 100 * row.share.low,
-        high: 100 * row.share.high,
-      },
+      row.share && inPercent(row.share),
       row.kappa,
     ]),
   });
