@@ -368,6 +368,19 @@ function matmulCases(): Case[] {
       v,
       mask,
     ) => attention(q, k, v, { mask }), 5e-6),
+    // Two queries at a time, and one at the end.
+    smooth(
+      "attention in parts",
+      [f32(2, 3, 5, 4), f32(2, 3, 7, 4), f32(2, 3, 7, 4), f32(5, 7)],
+      (q, k, v, mask) => attention(q, k, v, { mask, most: 90 }),
+      5e-6,
+    ),
+    smooth(
+      "attention in parts, one mask for all queries",
+      [f32(2, 1, 4, 3), f32(2, 1, 6, 3), f32(2, 1, 6, 3), f32(2, 1, 1, 6)],
+      (q, k, v, mask) => attention(q, k, v, { mask, most: 1 }),
+      5e-6,
+    ),
   ];
 }
 

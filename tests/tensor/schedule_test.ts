@@ -126,6 +126,17 @@ Deno.test("attention takes five kernels", () => {
   assertEquals(kinds([attention(q, k, v, { mask: leaf(5, 7) })]), five);
 });
 
+Deno.test("attention in parts holds the scores of a part at a time, forwards and backwards", () => {
+  const [q, k, v] = [leaf(1, 2, 64, 4), leaf(1, 2, 64, 4), leaf(1, 2, 64, 4)];
+  const largest = (most: number) => {
+    const loss = attention(q, k, v, { most }).square().sum();
+    const { slots } = schedule([loss, ...grad(loss, [q, k, v])]);
+    return Math.max(...slots.map(({ bytes }) => bytes)) / 4;
+  };
+  assertEquals(largest(2 ** 20), 2 * 64 * 64);
+  assertEquals(largest(2 * 8 * 64), 2 * 8 * 64);
+});
+
 Deno.test("chains of elementwise work and views are one kernel", () => {
   const x = leaf(5, 8);
   assertEquals(kinds([x.sin().add(1).mul(leaf(5, 8)).exp()]), ["map"]);
