@@ -11,6 +11,7 @@ import { conv } from "../nn/conv.ts";
 import { convParameters, linearParameters, normParameters, type Parameter } from "../nn/init.ts";
 import { linear } from "../nn/linear.ts";
 import { groupNorm, layerNorm } from "../nn/norm.ts";
+import { plainly, type Run } from "../nn/recompute.ts";
 import type { Weights } from "../nn/weights.ts";
 
 /** The shape of a transformer. */
@@ -28,6 +29,7 @@ export interface TransformerOptions {
  *
  * @param x [N, H, W, C]
  * @param context [N, L, D]
+ * @param run How each of its blocks is run.
  * @returns [N, H, W, C]
  */
 export function transformer2d(
@@ -35,6 +37,7 @@ export function transformer2d(
   x: Tensor,
   context: Tensor,
   { heads, depth, groups, linearProjection }: TransformerOptions,
+  run: Run = plainly,
 ): Tensor {
   const [n, height, width, channels] = x.shape as [number, number, number, number];
   const tokens = [n, height * width, channels];
@@ -44,7 +47,8 @@ export function transformer2d(
     ? linear(w.at("proj_in"), y.reshape(tokens))
     : conv(w.at("proj_in"), y).reshape(tokens);
   for (let i = 0; i < depth; i++) {
-    y = transformerBlock(w.at(`transformer_blocks.${i}`), y, context, heads);
+    const block = w.at(`transformer_blocks.${i}`);
+    y = run((y, context) => transformerBlock(block, y, context, heads), y, context);
   }
   y = linearProjection
     ? linear(w.at("proj_out"), y).reshape(x.shape)

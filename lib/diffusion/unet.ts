@@ -17,6 +17,7 @@ import {
 } from "../nn/init.ts";
 import { linear } from "../nn/linear.ts";
 import { groupNorm } from "../nn/norm.ts";
+import { plainly, recomputed } from "../nn/recompute.ts";
 import type { Weights } from "../nn/weights.ts";
 import { ofBlock, type UNetConfig } from "./config.ts";
 import {
@@ -46,6 +47,15 @@ export interface AddedConditions {
   readonly textEmbeds: Tensor;
   /** Original height and width, crop top and left, target height and width: f32 [N, 6]. */
   readonly timeIds: Tensor;
+}
+
+/** How a U-Net is run. */
+export interface UNetOptions {
+  /**
+   * Whether a backward pass computes each ResNet and transformer block again, so that between blocks
+   * only their inputs are kept: about a third more work for a fraction of the memory. Default false.
+   */
+  readonly recompute?: boolean | undefined;
 }
 
 /** What the down path and the middle of a U-Net see. */
@@ -133,20 +143,30 @@ function layout(config: UNetConfig): { down: Block[]; mid: Block; up: Block[] } 
  * @param w The U-Net's weights, with or without a LoRA overlay.
  * @returns [N, h, w, out_channels]
  */
-export function unet(w: Weights, config: UNetConfig, inputs: UNetInputs): Tensor {
+export function unet(
+  w: Weights,
+  config: UNetConfig,
+  inputs: UNetInputs,
+  options: UNetOptions = {},
+): Tensor {
   const { up } = layout(config);
   const temb = timeEmbedding(w, config, inputs);
-  const { levels, mid } = downPath(w, config, inputs, temb);
+  const { levels, mid } = downPath(w, config, inputs, temb, options);
   const norm = { groups: config.norm_num_groups, eps: config.norm_eps };
+  const run = options.recompute ? recomputed : plainly;
 
   const skips = [...levels];
   let x = mid;
   for (const block of up) {
     const blockW = w.at(block.name);
     for (let j = 0; j < block.layers.length; j++) {
-      x = resnetBlock(blockW.at(`resnets.${j}`), concat([x, skips.pop()!], 3), temb, norm);
+      x = run(
+        (x, skip, temb) => resnetBlock(blockW.at(`resnets.${j}`), concat([x, skip], 3), temb, norm),
+        ...[x, skips.pop()!, temb] as const,
+      );
       if (block.transformer) {
-        x = transformer2d(blockW.at(`attentions.${j}`), x, inputs.context, block.transformer);
+        const attentions = blockW.at(`attentions.${j}`);
+        x = transformer2d(attentions, x, inputs.context, block.transformer, run);
       }
     }
     if (block.resample) {
@@ -164,8 +184,13 @@ export function unet(w: Weights, config: UNetConfig, inputs: UNetInputs): Tensor
  *
  * @param w The U-Net's weights.
  */
-export function unetDown(w: Weights, config: UNetConfig, inputs: UNetInputs): UNetFeatures {
-  return downPath(w, config, inputs, timeEmbedding(w, config, inputs));
+export function unetDown(
+  w: Weights,
+  config: UNetConfig,
+  inputs: UNetInputs,
+  options: UNetOptions = {},
+): UNetFeatures {
+  return downPath(w, config, inputs, timeEmbedding(w, config, inputs), options);
 }
 
 function downPath(
@@ -173,18 +198,22 @@ function downPath(
   config: UNetConfig,
   { sample, context }: UNetInputs,
   temb: Tensor,
+  { recompute }: UNetOptions,
 ): UNetFeatures {
   const { down, mid } = layout(config);
   const norm = { groups: config.norm_num_groups, eps: config.norm_eps };
+  const run = recompute ? recomputed : plainly;
+  const resnet = (w: Weights, x: Tensor, scale?: number) =>
+    run((x, temb) => resnetBlock(w, x, temb, norm, scale), x, temb);
 
   let x = conv(w.at("conv_in"), sample, { padding: 1 });
   const levels = [x];
   for (const block of down) {
     const blockW = w.at(block.name);
     for (let j = 0; j < block.layers.length; j++) {
-      x = resnetBlock(blockW.at(`resnets.${j}`), x, temb, norm);
+      x = resnet(blockW.at(`resnets.${j}`), x);
       if (block.transformer) {
-        x = transformer2d(blockW.at(`attentions.${j}`), x, context, block.transformer);
+        x = transformer2d(blockW.at(`attentions.${j}`), x, context, block.transformer, run);
       }
       levels.push(x);
     }
@@ -197,9 +226,9 @@ function downPath(
 
   const midW = w.at(mid.name);
   const scale = config.mid_block_scale_factor;
-  x = resnetBlock(midW.at("resnets.0"), x, temb, norm, scale);
-  x = transformer2d(midW.at("attentions.0"), x, context, mid.transformer!);
-  x = resnetBlock(midW.at("resnets.1"), x, temb, norm, scale);
+  x = resnet(midW.at("resnets.0"), x, scale);
+  x = transformer2d(midW.at("attentions.0"), x, context, mid.transformer!, run);
+  x = resnet(midW.at("resnets.1"), x, scale);
   return { levels, last, mid: x };
 }
 

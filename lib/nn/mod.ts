@@ -16,6 +16,7 @@ export * from "./init.ts";
 export * from "./linear.ts";
 export * from "./lora.ts";
 export * from "./norm.ts";
+export * from "./recompute.ts";
 export * from "./safetensors.ts";
 export * from "./warmup.ts";
 export * from "./weights.ts";

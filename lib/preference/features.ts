@@ -5,7 +5,7 @@
  * @module
  */
 import { ofBlock, type UNetConfig } from "../diffusion/config.ts";
-import { unetDown, type UNetInputs } from "../diffusion/unet.ts";
+import { unetDown, type UNetInputs, type UNetOptions } from "../diffusion/unet.ts";
 import type { Weights } from "../nn/weights.ts";
 import type { Tensor } from "../tensor/mod.ts";
 
@@ -33,8 +33,9 @@ export function features(
   config: UNetConfig,
   inputs: UNetInputs,
   choice: FeatureChoice,
+  options: UNetOptions = {},
 ): Tensor[] {
-  const { levels, last, mid } = unetDown(w, config, inputs);
+  const { levels, last, mid } = unetDown(w, config, inputs, options);
   switch (choice) {
     case "down":
       return [last];

@@ -9,7 +9,7 @@
  * @module
  */
 import type { UNetConfig } from "../diffusion/config.ts";
-import { type AddedConditions, unet } from "../diffusion/unet.ts";
+import { type AddedConditions, unet, type UNetOptions } from "../diffusion/unet.ts";
 import type { LoraAdapter, Weights } from "../nn/weights.ts";
 import { concat, type Tensor } from "../tensor/mod.ts";
 import {
@@ -56,7 +56,8 @@ export interface PreferenceModel {
 /** How a loss is made. */
 export type LossOptions =
   & Pick<Method, "objective" | "space" | "beta" | "lambda">
-  & { readonly features: FeatureChoice };
+  & { readonly features: FeatureChoice }
+  & UNetOptions;
 
 /** The loss and what it was made of: errors [B], weighted if the method is. */
 export interface PreferenceLoss extends ObjectiveValue {
@@ -117,7 +118,7 @@ function predictionErrors(
 
   const noisySample = noisy(batch.latents, batch.epsilon, c);
   const inputs = { sample: noisySample.reshape([count, ...image]), timestep, context, added };
-  const predict = (w: Weights) => unet(w, config, inputs).reshape(batch.latents.shape);
+  const predict = (w: Weights) => unet(w, config, inputs, options).reshape(batch.latents.shape);
   const predictions = [predict(base.withLora(lora))];
   if (options.objective === "dpo") predictions.push(predict(base.withLora(undefined)));
 
@@ -145,6 +146,7 @@ function predictionErrors(
         added: added && { textEmbeds: all(added.textEmbeds), timeIds: all(added.timeIds) },
       },
       options.features,
+      options,
     );
     return samples.map((_, i) => levels.map((x) => x.slice(0, i * count, (i + 1) * count)));
   };

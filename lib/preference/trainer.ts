@@ -62,6 +62,8 @@ export interface TrainOptions {
   readonly nextTimestep?: NextTimestep;
   /** Default `adamw`. */
   readonly optimizer?: OptimizerName;
+  /** Whether the backward pass computes the U-Net's blocks again, which saves memory; default false. */
+  readonly recompute?: boolean;
   /** Default 0. */
   readonly seed?: number;
   /** Steps between checkpoints; default 50. There is always one at the end. */
@@ -131,8 +133,9 @@ export async function train(training: Training): Promise<TrainResult> {
 
   const adapter = new PackedLora(base, options);
   const start = adapter.start();
-  // What determines the numbers of a run: not how long it is, nor how often it is looked at.
-  const { steps: _steps, logEvery: _log, checkpointEvery: _checkpoint, ...identity } = options;
+  // What determines the numbers of a run: not how long it is, how often it is looked at, or its memory.
+  const { steps: _steps, logEvery: _log, checkpointEvery: _every, recompute, ...identity } =
+    options;
   const found = await loadCheckpoint(checkpointPath, start, { ...identity, pairs: pairs.length });
   const done = found?.step ?? 0;
   const metrics = await truncateMetrics(metricsPath, done);
@@ -168,7 +171,7 @@ export async function train(training: Training): Promise<TrainResult> {
     const value = preferenceLoss(
       { base, config, lora },
       batch as unknown as PreferenceBatch,
-      { ...method, features: options.features },
+      { ...method, features: options.features, recompute },
     );
     const scaled = value.loss.mul(method.lossScale / accumulate);
     const gradients = adapter.gradients(lora, (parameters) => grad(scaled, parameters));
@@ -284,6 +287,7 @@ function resolve({ options, pairs, config, schedule }: Training) {
     features: options.features ?? "down",
     nextTimestep: options.nextTimestep ?? "previous",
     optimizer: options.optimizer ?? "adamw",
+    recompute: options.recompute ?? false,
     seed: options.seed ?? 0,
     checkpointEvery: options.checkpointEvery ?? 50,
     logEvery: options.logEvery ?? 10,

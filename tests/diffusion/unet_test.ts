@@ -1,9 +1,11 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { checkParameters } from "../../lib/nn/init.ts";
 import { loadWeights, Weights } from "../../lib/nn/weights.ts";
 import { type Json, readJson, unetConfig } from "../../lib/diffusion/config.ts";
 import { initUNet, unet, unetDown, unetParameters } from "../../lib/diffusion/unet.ts";
-import { realize } from "../../lib/tensor/mod.ts";
+import { planArena } from "../../lib/tensor/cpu/memory.ts";
+import { grad, realize, tensor, zeros } from "../../lib/tensor/mod.ts";
+import { schedule } from "../../lib/tensor/schedule.ts";
 import { eachDevice } from "../tensor/devices.ts";
 import { assertClose, goldenCases, goldenPath, openGolden } from "./golden.ts";
 
@@ -40,6 +42,24 @@ for (const { name, model, golden, residuals } of goldenCases("unet")) {
     weights.dispose();
   });
 }
+
+Deno.test("unet: computing blocks again keeps less than half in memory", async () => {
+  const config = unetConfig(await readJson(goldenPath("unet/sd15/config.json")));
+  const weights = new Weights(initUNet(config, 1));
+  const bytes = (recompute: boolean) => {
+    const sample = zeros([1, 32, 32, config.in_channels]).add(tensor([1], [1]));
+    const inputs = {
+      sample,
+      timestep: tensor([500], [1]),
+      context: zeros([1, 8, config.cross_attention_dim as number]),
+    };
+    const loss = unet(weights, config, inputs, { recompute }).square().mean();
+    const { slots } = schedule([loss, ...grad(loss, [sample])]);
+    const arena = slots.filter((slot) => slot.kind === "arena");
+    return planArena(arena).bytes;
+  };
+  assert(bytes(true) < 0.5 * bytes(false), `${bytes(true)} of ${bytes(false)} bytes`);
+});
 
 const nano: Json = await readJson(goldenPath("unet/nano/config.json"));
 
