@@ -18,6 +18,7 @@ export class ClockedBackend implements Backend {
   readonly name: Backend["name"];
   readonly description: string;
   readonly maxInputs: number;
+  readonly capacity: number | undefined;
   readonly #device: Backend;
   /** Seconds spent in `Program.run` so far. */
   inside = 0;
@@ -27,6 +28,7 @@ export class ClockedBackend implements Backend {
     this.name = device.name;
     this.description = device.description;
     this.maxInputs = device.maxInputs;
+    this.capacity = device.capacity;
   }
 
   get liveBytes(): number {
@@ -47,6 +49,10 @@ export class ClockedBackend implements Backend {
 
   read(buffer: DeviceBuffer, byteOffset?: number, byteLength?: number): Promise<Uint8Array> {
     return this.#device.read(buffer, byteOffset, byteLength);
+  }
+
+  arenaBytes(kernels: readonly Kernel[], slots: readonly Slot[]): number {
+    return this.#device.arenaBytes(kernels, slots);
   }
 
   compile(kernels: readonly Kernel[], slots: readonly Slot[]): Program {

@@ -10,6 +10,7 @@ export * from "./encode.ts";
 export * from "./errors.ts";
 export * from "./features.ts";
 export * from "./loss.ts";
+export * from "./memory.ts";
 export * from "./method.ts";
 export * from "./metrics.ts";
 export * from "./objectives.ts";

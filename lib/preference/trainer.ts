@@ -14,13 +14,23 @@ import { clipGradNorm } from "../nn/clip_grad_norm.ts";
 import { type LoraTargets, saveLora } from "../nn/lora.ts";
 import { linearWarmup } from "../nn/warmup.ts";
 import type { Weights } from "../nn/weights.ts";
-import { grad, jit, leavesOf, type Tensor, tensor, type Tree, zeros } from "../tensor/mod.ts";
+import {
+  getDevice,
+  grad,
+  jit,
+  leavesOf,
+  type Tensor,
+  tensor,
+  type Tree,
+  zeros,
+} from "../tensor/mod.ts";
 import { type GroupState, type OptimizerName, PackedLora } from "./adapter.ts";
 import { Batches } from "./batches.ts";
 import type { NextTimestep } from "./errors.ts";
 import { loadCheckpoint, saveCheckpoint } from "../nn/checkpoint.ts";
 import type { FeatureChoice } from "./features.ts";
 import { type PreferenceBatch, preferenceLoss } from "./loss.ts";
+import { checkMemory, type TrainingMemory, trainingMemory } from "./memory.ts";
 import { type Method, type MethodName, methods } from "./method.ts";
 import {
   appendMetrics,
@@ -84,6 +94,8 @@ export interface Training {
   readonly runDirectory: string;
   /** Told of the last step whenever metrics have been read. */
   readonly onProgress?: (metrics: StepMetrics) => void | Promise<void>;
+  /** Told what memory the training will take, before it takes it. */
+  readonly onMemory?: (memory: TrainingMemory) => void;
   /**
    * Given each adapter that is saved, while it is there and before the checkpoint: after an interruption
    * in it the adapter is trained and given again. Its time does not count as training time.
@@ -118,11 +130,11 @@ type Slot = { readonly keep: Tensor; readonly take: Tensor };
 /**
  * Trains, or goes on with what the folder holds.
  *
- * @throws {Error} If the folder holds a run with other options, data and options do not fit, or the
- * loss is no longer a finite number.
+ * @throws {Error} If the folder holds a run with other options, data and options do not fit, the device
+ * cannot hold the training, or the loss is no longer a finite number.
  */
 export async function train(training: Training): Promise<TrainResult> {
-  const { base, config, schedule, pairs, runDirectory, onProgress, onLora } = training;
+  const { base, config, schedule, pairs, runDirectory, onProgress, onMemory, onLora } = training;
   const options = resolve(training);
   const { method, steps, accumulate, logEvery } = options;
   await base.realize();
@@ -218,6 +230,19 @@ export async function train(training: Training): Promise<TrainResult> {
   };
 
   try {
+    const memory = trainingMemory(
+      getDevice(),
+      learn.memory(state, {
+        batch: await batches.draw(done * accumulate) as unknown as Tree,
+        ...slot(logEvery, 0, { first: true, share: 1 }),
+      }),
+      update.memory(state, {
+        rate: adapter.rate(1, 0),
+        ...slot(logEvery, 0, { first: true, share: 1 }),
+      }),
+    );
+    onMemory?.(memory);
+    checkMemory(getDevice(), memory);
     let began = performance.now() - 1000 * (metrics.at(-1)?.seconds ?? 0);
     for (let step = done + 1; step <= steps; step++) {
       const at = (step - 1) % logEvery;

@@ -34,6 +34,8 @@ export interface Backend {
   readonly maxInputs: number;
   /** Bytes held by buffers and programs now. */
   readonly liveBytes: number;
+  /** The most bytes that it can hold; not known where the driver does not say. */
+  readonly capacity: number | undefined;
   /** Reserves a buffer; its content is undefined. Throws a `RangeError` that says how much was asked and held. */
   allocate(bytes: number): DeviceBuffer;
   /** Gives a buffer back. */
@@ -42,6 +44,8 @@ export interface Backend {
   write(buffer: DeviceBuffer, data: Uint8Array, byteOffset?: number): void;
   /** Copies bytes of a buffer to the host, after everything submitted so far has run. */
   read(buffer: DeviceBuffer, byteOffset?: number, byteLength?: number): Promise<Uint8Array>;
+  /** The bytes that a program of these kernels would take for its own (arena) slots. */
+  arenaBytes(kernels: readonly Kernel[], slots: readonly Slot[]): number;
   /** Compiles kernels for the given slots. */
   compile(kernels: readonly Kernel[], slots: readonly Slot[]): Program;
   /** Waits until everything submitted so far has run; rejects with the first fault, which names its kernel. */

@@ -29,12 +29,26 @@ export interface Plan {
   readonly list: readonly Kernel[];
 }
 
+/** The memory that a step takes, in bytes. */
+export interface Memory {
+  /** Of the state and the arguments. */
+  readonly inputs: number;
+  /** Of tensors that the step closes over, weights and constants, whether they are on the device or not. */
+  readonly closed: number;
+  /** Of intermediate values. */
+  readonly arena: number;
+  /** Of the results. */
+  readonly results: number;
+}
+
 /** A compiled step. */
 export interface Jitted<S extends Tree, A extends Tree, R extends Tree> {
   /** Runs the step: `state` is updated in place. */
   (state: S, args: A): Promise<R>;
   /** The plan, once the first call has made it. */
   readonly plan: Plan | undefined;
+  /** Plans the step for such a state and arguments without taking any memory, and says what it takes. */
+  memory(state: S, args: A): Memory;
   /** Gives the plan's memory back. */
   dispose(): void;
 }
@@ -59,19 +73,25 @@ export function mapTree<T extends Tree>(tree: T, fn: (leaf: Tensor, index: numbe
   return walk(tree) as T;
 }
 
-/** Everything that the first call finds out. */
-interface Recording<R extends Tree> {
-  readonly backend: Backend;
-  readonly program: Program;
+/** Everything that can be found out without a device's memory. */
+interface Planned<R extends Tree> {
   readonly schedule: Schedule;
   readonly kernels: readonly Kernel[];
-  /** Buffers of leaves that are neither state nor arguments: host constants and closed-over weights. */
-  readonly fixed: ReadonlyMap<number, DeviceBuffer>;
-  readonly constants: readonly DeviceBuffer[];
+  /** The schedule, with only those leaves that are neither state nor arguments. */
+  readonly closed: Schedule;
   readonly inputSlots: readonly (number | undefined)[];
   readonly inputShapes: readonly Tensor[];
   readonly resultSlots: readonly number[];
   readonly result: R;
+}
+
+/** Everything that the first call finds out. */
+interface Recording<R extends Tree> extends Planned<R> {
+  readonly backend: Backend;
+  readonly program: Program;
+  /** Buffers of the closed-over leaves: host constants and weights. */
+  readonly fixed: ReadonlyMap<number, DeviceBuffer>;
+  readonly constants: readonly DeviceBuffer[];
 }
 
 /**
@@ -94,15 +114,29 @@ interface Recording<R extends Tree> {
 export function jit<S extends Tree, A extends Tree, R extends Tree>(
   fn: (state: S, args: A) => { state: S; result: R },
 ): Jitted<S, A, R> {
+  let planned: Planned<R> | undefined;
   let recording: Recording<R> | undefined;
+
+  const memory = (state: S, args: A): Memory => {
+    const backend = getDevice();
+    planned ??= planStep(fn, state, args, backend);
+    const bytes = (tensors: readonly Tensor[]) =>
+      tensors.reduce((sum, t) => sum + byteLength(t.shape, t.dtype), 0);
+    return {
+      inputs: bytes(planned.inputShapes),
+      closed: bytes(planned.closed.leaves.map(({ tensor }) => tensor)),
+      arena: backend.arenaBytes(planned.kernels, planned.schedule.slots),
+      results: bytes(leavesOf(planned.result)),
+    };
+  };
 
   const run = async (state: S, args: A): Promise<R> => {
     const backend = getDevice();
     const stateLeaves = leavesOf(state);
     const argLeaves = leavesOf(args);
     await realize(...stateLeaves, ...argLeaves.filter((t) => t.source && t.source.op !== "host"));
-    if (!recording) recording = record(fn, state, args, backend);
-    const r = recording;
+    planned ??= planStep(fn, state, args, backend);
+    const r = recording ??= record(planned, backend);
     const inputs = [...stateLeaves, ...argLeaves];
     checkInputs(inputs, r.inputShapes);
     const bound = new Map(r.fixed);
@@ -142,6 +176,7 @@ export function jit<S extends Tree, A extends Tree, R extends Tree>(
   };
 
   const dispose = () => {
+    planned = undefined;
     if (!recording) return;
     recording.program.dispose();
     for (const buffer of recording.constants) recording.backend.free(buffer);
@@ -154,17 +189,17 @@ export function jit<S extends Tree, A extends Tree, R extends Tree>(
       list: recording.kernels,
     };
   // A getter, since `Object.assign` would copy what the plan is now.
-  return Object.defineProperty(Object.assign(run, { plan: plan(), dispose }), "plan", {
+  return Object.defineProperty(Object.assign(run, { plan: plan(), memory, dispose }), "plan", {
     get: plan,
   });
 }
 
-function record<S extends Tree, A extends Tree, R extends Tree>(
+function planStep<S extends Tree, A extends Tree, R extends Tree>(
   fn: (state: S, args: A) => { state: S; result: R },
   state: S,
   args: A,
   backend: Backend,
-): Recording<R> {
+): Planned<R> {
   const placeholder = (t: Tensor) => new Tensor({ op: "input" }, [], t.shape, t.dtype);
   const stateIn = mapTree(state, placeholder);
   const argsIn = mapTree(args, placeholder);
@@ -210,9 +245,20 @@ function record<S extends Tree, A extends Tree, R extends Tree>(
   );
   const inputSlots = inputs.map((t) => donated.slotOf.get(t) ?? slotOf.get(t));
   const given = new Set(inputs);
+  return {
+    schedule: { ...plan, slots: donated.slots },
+    kernels: donated.kernels,
+    closed: { ...plan, leaves: plan.leaves.filter(({ tensor }) => !given.has(tensor)) },
+    inputSlots,
+    inputShapes: inputs,
+    resultSlots: plan.outputs.slice(changed.length),
+    result: out.result,
+  };
+}
+
+function record<R extends Tree>(planned: Planned<R>, backend: Backend): Recording<R> {
   const constants: DeviceBuffer[] = [];
-  const closed = { ...plan, leaves: plan.leaves.filter(({ tensor }) => !given.has(tensor)) };
-  const fixed = bindLeaves(backend, closed, (leaf) => {
+  const fixed = bindLeaves(backend, planned.closed, (leaf) => {
     if (leaf.source?.op === "input") {
       throw new Error(`jit: a tensor of shape ${show(leaf.shape)} belongs to another step`);
     }
@@ -220,19 +266,13 @@ function record<S extends Tree, A extends Tree, R extends Tree>(
     constants.push(buffer);
     return buffer;
   });
-  const scheduled = { ...plan, slots: donated.slots };
-  return {
-    backend,
-    program: backend.compile(donated.kernels, donated.slots),
-    schedule: scheduled,
-    kernels: donated.kernels,
-    fixed,
-    constants,
-    inputSlots,
-    inputShapes: inputs,
-    resultSlots: plan.outputs.slice(changed.length),
-    result: out.result,
-  };
+  try {
+    const program = backend.compile(planned.kernels, planned.schedule.slots);
+    return { ...planned, backend, program, fixed, constants };
+  } catch (error) {
+    for (const buffer of constants) backend.free(buffer);
+    throw error;
+  }
 }
 
 /**

@@ -8,7 +8,7 @@ export type { Backend } from "./backend.ts";
 export { type DeviceName, getDevice, openDevice, setDevice } from "./device.ts";
 export { decodeF16, encodeF16 } from "./f16.ts";
 export { grad } from "./grad.ts";
-export { jit, type Jitted, leavesOf, mapTree, type Plan, type Tree } from "./jit.ts";
+export { jit, type Jitted, leavesOf, mapTree, type Memory, type Plan, type Tree } from "./jit.ts";
 export type { DType } from "./kernel.ts";
 export {
   generator,

@@ -389,3 +389,23 @@ Deno.test("trees keep their form and the order of their leaves", () => {
   assertEquals(leavesOf(doubled).map((t) => t.shape), [[0], [1], [2]]);
   assertEquals(doubled.a.length, 2);
 });
+
+eachDevice("memory: says what a step takes before it takes it", async (backend) => {
+  const weight = random(1, 40, 30);
+  const step = jit((state: { sum: Tensor }, { x }: { x: Tensor }) => {
+    const y = x.matmul(weight).exp();
+    return { state: { sum: state.sum.add(y.sum()) }, result: { y, mean: y.mean(0) } };
+  });
+  const state = { sum: zeros([]) };
+  const args = { x: random(2, 20, 40) };
+  const before = backend.liveBytes;
+  const memory = step.memory(state, args);
+  assertEquals(backend.liveBytes, before);
+  assertEquals(memory.inputs, 4 * (1 + 20 * 40));
+  assert(memory.closed >= 4 * 40 * 30 && memory.closed < 4 * 40 * 30 + 64);
+  assertEquals(memory.results, 4 * (20 * 30 + 30));
+  const result = await step(state, args);
+  assertEquals(memory.arena, step.plan!.arenaBytes);
+  drop(state, args, result, weight);
+  step.dispose();
+});

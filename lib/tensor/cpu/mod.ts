@@ -8,8 +8,8 @@ import { Worker } from "node:worker_threads";
 import type { Backend, DeviceBuffer, Program } from "../backend.ts";
 import type { Kernel, Slot } from "../kernel.ts";
 import type { Compiled } from "./map.ts";
-import { Heap, type Life, planArena } from "./memory.ts";
-import { type Draft, draft, type Operand } from "./program.ts";
+import { Heap, HEAP_BYTES, type Life, planArena } from "./memory.ts";
+import { type Draft, draft, type DraftProgram, type Operand } from "./program.ts";
 import { Control, type Message, type Run, runSteps, type Step } from "./team.ts";
 import { hasRelaxedSimd } from "./wasm.ts";
 
@@ -30,6 +30,7 @@ export function openCpu(options: { threads?: number } = {}): Backend {
 class Cpu implements Backend {
   readonly name = "cpu";
   readonly maxInputs = 64;
+  readonly capacity = HEAP_BYTES;
   readonly description: string;
   readonly #heap = new Heap();
   readonly #workers: Worker[] = [];
@@ -98,10 +99,14 @@ class Cpu implements Backend {
     this.#workers.length = 0;
   }
 
+  arenaBytes(kernels: readonly Kernel[], slots: readonly Slot[]): number {
+    return arenaOf(draft(kernels, slots)).bytes;
+  }
+
   compile(kernels: readonly Kernel[], given: readonly Slot[]): Program {
-    const { steps, slots, tables, zeroBytes } = draft(kernels, given);
-    const lives = slots.map((s): Life => s.kind === "arena" ? s : { bytes: 0, first: 0, last: 0 });
-    const arena = planArena(lives);
+    const drafted = draft(kernels, given);
+    const { steps, slots, tables, zeroBytes } = drafted;
+    const arena = arenaOf(drafted);
     const owned: { at: number; bytes: number }[] = [];
     const own = (bytes: number): number => {
       const at = this.#heap.allocate(bytes);
@@ -265,4 +270,10 @@ class Cpu implements Backend {
     const { buffer } = this.#heap.memory;
     if (this.#words.byteLength !== buffer.byteLength) this.#words = new Int32Array(buffer);
   }
+}
+
+function arenaOf({ slots }: DraftProgram): { offsets: number[]; bytes: number } {
+  return planArena(
+    slots.map((s): Life => s.kind === "arena" ? s : { bytes: 0, first: 0, last: 0 }),
+  );
 }

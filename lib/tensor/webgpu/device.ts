@@ -110,7 +110,7 @@ export class GpuDevice {
 
   /** Takes a buffer of at least `bytes` bytes; its content is undefined. */
   acquire(bytes: number, label: string): GPUBuffer {
-    const size = Math.max(256, Math.ceil(bytes / 256) * 256);
+    const size = bufferBytes(bytes);
     if (size > this.maxBytes) {
       throw new RangeError(
         `${label} needs ${bytes} bytes in one buffer, but "${this.description}" allows ` +
@@ -283,4 +283,9 @@ export class GpuDevice {
     this.#pipelines.clear();
     this.device.destroy();
   }
+}
+
+/** The size of the buffer that holds so many bytes: few different sizes make buffers easy to reuse. */
+export function bufferBytes(bytes: number): number {
+  return Math.max(256, Math.ceil(bytes / 256) * 256);
 }

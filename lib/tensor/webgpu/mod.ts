@@ -6,7 +6,7 @@
 import type { Backend, DeviceBuffer, Program } from "../backend.ts";
 import type { Kernel, Slot } from "../kernel.ts";
 import { type GpuDevice, openGpu, type OpenOptions } from "./device.ts";
-import { WebGpuProgram } from "./program.ts";
+import { arenaBytes, WebGpuProgram } from "./program.ts";
 
 export type { OpenOptions } from "./device.ts";
 
@@ -35,6 +35,7 @@ class WebGpuBuffer implements DeviceBuffer {
 /** A WebGPU device as a backend. */
 export class WebGpuBackend implements Backend {
   readonly name = "webgpu";
+  readonly capacity = undefined;
   readonly description: string;
   /** The number of distinct slots that one kernel can read. */
   readonly maxInputs: number;
@@ -95,6 +96,10 @@ export class WebGpuBackend implements Backend {
     return start === byteOffset && words.length === byteLength
       ? words
       : words.slice(byteOffset - start, byteOffset - start + byteLength);
+  }
+
+  arenaBytes(kernels: readonly Kernel[], slots: readonly Slot[]): number {
+    return arenaBytes(kernels, slots);
   }
 
   compile(kernels: readonly Kernel[], slots: readonly Slot[]): Program {

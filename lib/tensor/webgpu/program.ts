@@ -11,7 +11,7 @@
 import type { DeviceBuffer, Program } from "../backend.ts";
 import { type Kernel, reads, type Slot } from "../kernel.ts";
 import { convDispatches } from "./conv.ts";
-import type { GpuDevice, Pipeline } from "./device.ts";
+import { bufferBytes, type GpuDevice, type Pipeline } from "./device.ts";
 import { mapDispatch } from "./map.ts";
 import { matmulDispatches } from "./matmul.ts";
 import { reduceDispatches, type Scratch } from "./reduce.ts";
@@ -96,6 +96,35 @@ export function planArena(
   return { sizes, place };
 }
 
+/** The shaders of some kernels, and every slot that is the program's own, scratch space included. */
+function draft(
+  kernels: readonly Kernel[],
+  slots: readonly Slot[],
+): { readonly dispatches: readonly Dispatch[][]; readonly arena: readonly ArenaSlot[] } {
+  const arena = slots.flatMap((slot, i) => slot.kind === "arena" ? [{ slot: i, ...slot }] : []);
+  let count = slots.length;
+  const dispatches = kernels.map((kernel, i) => {
+    for (const { slot } of [kernel.output, ...reads(kernel)]) {
+      if (slots[slot] === undefined) {
+        throw new RangeError(
+          `Kernel "${kernel.name}" names slot ${slot}, but only ${slots.length} slots were given.`,
+        );
+      }
+    }
+    return dispatchesOf(kernel, slots, (bytes) => {
+      arena.push({ kind: "arena", slot: count, bytes, first: i, last: i });
+      return count++;
+    });
+  });
+  return { dispatches, arena };
+}
+
+/** The bytes that {@linkcode WebGpuProgram} takes for its own slots. */
+export function arenaBytes(kernels: readonly Kernel[], slots: readonly Slot[]): number {
+  const { sizes } = planArena(draft(kernels, slots).arena);
+  return sizes.reduce((sum, bytes) => sum + bufferBytes(bytes), 0);
+}
+
 /** A program on a WebGPU device. */
 export class WebGpuProgram implements Program {
   readonly arenaBytes: number;
@@ -116,39 +145,24 @@ export class WebGpuProgram implements Program {
   ) {
     this.#gpu = gpu;
     this.#resolve = resolve;
-    const arena: ArenaSlot[] = [];
     slots.forEach((slot, i) => {
-      if (slot.kind === "arena") arena.push({ slot: i, ...slot });
-      else this.#externals.push(i);
+      if (slot.kind === "external") this.#externals.push(i);
     });
-    let count = slots.length;
-    kernels.forEach((kernel, i) => {
-      for (const { slot } of [kernel.output, ...reads(kernel)]) {
-        if (slots[slot] === undefined) {
-          throw new RangeError(
-            `Kernel "${kernel.name}" names slot ${slot}, but only ${slots.length} slots were given.`,
-          );
-        }
+    const { dispatches, arena } = draft(kernels, slots);
+    for (const [i, dispatch] of dispatches.flatMap((list, i) => list.map((d) => [i, d] as const))) {
+      if (dispatch.slots.length > gpu.maxBindings) {
+        throw new RangeError(
+          `Kernel "${kernels[i]!.name}" uses ${dispatch.slots.length} buffers, but ` +
+            `"${gpu.description}" binds at most ${gpu.maxBindings}; split the expression.`,
+        );
       }
-      const scratch = (bytes: number) => {
-        arena.push({ slot: count, bytes, first: i, last: i });
-        return count++;
-      };
-      for (const dispatch of dispatchesOf(kernel, slots, scratch)) {
-        if (dispatch.slots.length > gpu.maxBindings) {
-          throw new RangeError(
-            `Kernel "${kernel.name}" uses ${dispatch.slots.length} buffers, but ` +
-              `"${gpu.description}" binds at most ${gpu.maxBindings}; split the expression.`,
-          );
-        }
-        this.#steps.push({
-          ...dispatch,
-          ...gpu.pipeline(dispatch),
-          fixed: dispatch.slots.every((slot) => slots[slot]?.kind !== "external"),
-          groups: [],
-        });
-      }
-    });
+      this.#steps.push({
+        ...dispatch,
+        ...gpu.pipeline(dispatch),
+        fixed: dispatch.slots.every((slot) => slots[slot]?.kind !== "external"),
+        groups: [],
+      });
+    }
     const { sizes, place } = planArena(arena);
     this.#arena = [];
     try {
