@@ -15,5 +15,6 @@ export * from "./method.ts";
 export * from "./metrics.ts";
 export * from "./objectives.ts";
 export * from "./pairs.ts";
+export * from "./recipes.ts";
 export * from "./timestep_weight.ts";
 export * from "./trainer.ts";

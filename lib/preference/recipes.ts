@@ -1,0 +1,113 @@
+/**
+ * Recipes: everything that a training is made with, under a name. `nano` suits the shipped lineage; the
+ * others are those of the paper's released scripts.
+ *
+ * The released scripts say what one of four GPUs does; here the batches of all four are accumulated on
+ * one device, so that a step sees as many pairs. They give the learning rate as 1e-8 per pair (8e-8 for
+ * `sd15-dpo`), which is 2.048e-5 in all three.
+ *
+ * @module
+ */
+import type { TrainOptions } from "./trainer.ts";
+
+/** A training but for the model and the data. */
+export interface Recipe {
+  /** What it is for and where it comes from, in a line. */
+  readonly description: string;
+  readonly training: TrainOptions;
+  /** Pictures' side in pixels; the model's own unless given. */
+  readonly resolution?: number;
+  /** Which pairs: every decided one, or one or all of those that each absolute winner won. */
+  readonly pairs: "full" | "filtered" | "filtered-first";
+  /** How pictures are mirrored: not at all, each by itself, or both of a pair alike. */
+  readonly flip: "none" | "independent" | "shared";
+  /** How the U-Net's frozen weights are held; computation is in f32. */
+  readonly weights: "stored" | "f16";
+  /** How images are drawn from the model in training. */
+  readonly sampling: { readonly steps: number; readonly guidanceScale: number };
+}
+
+/** What the released scripts have in common. */
+const released = {
+  rank: 64,
+  targets: "attention",
+  optimizer: "adamw8bit",
+  learningRate: 2.048e-5,
+  maxGradNorm: 1,
+  recompute: true,
+  checkpointEvery: 50,
+} as const;
+
+/** The released inference script's choices. */
+const sampling = { steps: 50, guidanceScale: 7.5 } as const;
+
+/** The recipes by name, the default first. */
+export const recipes = {
+  nano: {
+    description: "the shipped lineage: rank 8 on all layers, 8 pairs a step",
+    training: { method: "ncp-dpo", steps: 100, batch: 8, accumulate: 1, rank: 8, targets: "all" },
+    pairs: "filtered",
+    flip: "none",
+    weights: "stored",
+    sampling: { steps: 12, guidanceScale: 4 },
+  },
+  "sd15-dpo": {
+    description: "Stable Diffusion 1.5, DPO in latent space: 256 pairs a step",
+    training: {
+      ...released,
+      method: "dpo",
+      beta: 2000,
+      batch: 8,
+      accumulate: 32,
+      steps: 600,
+      warmup: 60,
+    },
+    resolution: 512,
+    pairs: "filtered-first",
+    flip: "independent",
+    weights: "f16",
+    sampling,
+  },
+  "sd15-ncp-dpo": {
+    description: "Stable Diffusion 1.5, NCP-DPO on all levels, normalised: 2048 pairs a step",
+    training: {
+      ...released,
+      method: "ncp-dpo",
+      features: "normalised-levels",
+      beta: 2500,
+      batch: 8,
+      accumulate: 256,
+      steps: 1500,
+      warmup: 250,
+    },
+    resolution: 512,
+    pairs: "filtered-first",
+    flip: "independent",
+    weights: "f16",
+    sampling,
+  },
+  "sdxl-ncp-dpo": {
+    description: "Stable Diffusion XL, NCP-DPO on the last down block: 2048 pairs a step",
+    training: {
+      ...released,
+      method: "ncp-dpo",
+      features: "down",
+      beta: 2500,
+      batch: 8,
+      accumulate: 256,
+      steps: 2000,
+      warmup: 500,
+    },
+    resolution: 1024,
+    pairs: "full",
+    flip: "shared",
+    weights: "f16",
+    sampling,
+  },
+} as const satisfies Record<string, Recipe>;
+
+/** A recipe's name. */
+export type RecipeName = keyof typeof recipes;
+
+/** The names, the default first. */
+export const recipeNames = Object.keys(recipes) as RecipeName[];
