@@ -49,8 +49,8 @@ class Cpu implements Backend {
     this.#words = new Int32Array(this.#heap.memory.buffer);
     this.#controlAt = this.#heap.allocate(Control.words * 4);
     this.#control = this.#words.subarray(
-      this.#controlAt >> 2,
-      (this.#controlAt >> 2) + Control.words,
+      this.#controlAt >>> 2,
+      (this.#controlAt >>> 2) + Control.words,
     );
     for (let me = 1; me < threads; me++) {
       // Node's workers, as they can be told not to keep the process alive; Deno's own can't.
@@ -131,13 +131,13 @@ class Cpu implements Backend {
     const block = own(argWords * 4);
     this.#refresh();
     const words = this.#words;
-    words.fill(0, block >> 2, (block >> 2) + argWords);
+    words.fill(0, block >>> 2, (block >>> 2) + argWords);
     let next = block;
     const patches: { word: number; slot: number }[] = [];
     const place = (operands: readonly Operand[]): number => {
       const at = next;
       for (const operand of operands) {
-        const word = next >> 2;
+        const word = next >>> 2;
         next += 4;
         if ("zeros" in operand) words[word] = zeros;
         else if ("table" in operand) words[word] = tableAt.get(operand.table)!;

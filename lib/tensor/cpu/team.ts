@@ -84,7 +84,7 @@ export function runSteps(
     if (open) barrier(control, threads);
     open = false;
     const { units, chunk } = step;
-    const counter = step.counter >> 2;
+    const counter = step.counter >>> 2;
     for (;;) {
       const begin = Atomics.add(words, counter, chunk);
       if (begin >= units) break;

@@ -21,7 +21,7 @@ function refresh(): void {
   memory.grow(0);
   if (words.buffer === memory.buffer && words.byteLength === memory.buffer.byteLength) return;
   words = new Int32Array(memory.buffer);
-  control = words.subarray(controlAt >> 2, (controlAt >> 2) + Control.words);
+  control = words.subarray(controlAt >>> 2, (controlAt >>> 2) + Control.words);
 }
 
 /** Runs plans until a message waits. */
