@@ -98,6 +98,12 @@ export interface ClipConfig {
   readonly vision_config: ClipVisionConfig;
 }
 
+/** More than any real model has of anything, so that a wrong number cannot fill the memory. */
+const MOST = 2 ** 20;
+/** The same for what is built layer by layer, and for blocks. */
+const MOST_LAYERS = 1024;
+const MOST_BLOCKS = 16;
+
 /** Reads typed values out of a configuration; errors name the file and the key. */
 class Reader {
   constructor(readonly json: Json, readonly source: string) {}
@@ -128,6 +134,18 @@ class Reader {
     return this.json[key] == null ? null : this.number(key);
   }
 
+  /** How many there are of something: a whole number from 1 on. */
+  count(key: string, fallback?: number, most = MOST): number {
+    const value = this.#value(key, fallback);
+    return isCount(value, most) ? value : this.#fail(key, countUpTo(most));
+  }
+
+  /** A number that is 0 or more. */
+  atLeastZero(key: string, fallback: number): number {
+    const value = this.#value(key, fallback);
+    return typeof value === "number" && value >= 0 ? value : this.#fail(key, "a number from 0 on");
+  }
+
   boolean(key: string, fallback: boolean): boolean {
     const value = this.#value(key, fallback);
     return typeof value === "boolean" ? value : this.#fail(key, "true or false");
@@ -138,13 +156,16 @@ class Reader {
     return typeof value === "string" ? value : this.#fail(key, "a string");
   }
 
-  numbers(key: string): readonly number[] {
+  /** One count for each of some blocks. */
+  counts(key: string, most = MOST): readonly number[] {
     const value = this.#value(key, undefined);
-    return isNumbers(value) ? value : this.#fail(key, "a list of numbers");
+    return isCounts(value, most) && value.length > 0 && value.length <= MOST_BLOCKS
+      ? value
+      : this.#fail(key, `a list of 1 to ${MOST_BLOCKS} numbers, each ${countUpTo(most)}`);
   }
 
-  /** One of some block types, for each block. */
-  blockTypes(key: string, known: readonly string[]): readonly string[] {
+  /** One of some block types, for each of `blocks` blocks. */
+  blockTypes(key: string, known: readonly string[], blocks: number): readonly string[] {
     const value = this.#value(key, undefined);
     if (!Array.isArray(value)) this.#fail(key, "a list of block types");
     for (const type of value) {
@@ -155,15 +176,29 @@ class Reader {
         );
       }
     }
+    if (value.length !== blocks) {
+      throw new Error(
+        `${this.source}: "${key}" has ${value.length} blocks, "block_out_channels" ${blocks}`,
+      );
+    }
     return value;
   }
 
-  /** One number, or one for each of `blocks` blocks. */
-  perBlock(key: string, blocks: number, fallback?: number): PerBlock {
+  /** One count, or one for each of `blocks` blocks. */
+  perBlock(key: string, blocks: number, fallback?: number, most = MOST): PerBlock {
     const value = this.#value(key, fallback);
-    if (typeof value === "number") return value;
-    if (isNumbers(value) && value.length === blocks) return value;
-    return this.#fail(key, `a number, or a list of ${blocks} numbers (one for each block)`);
+    if (isCount(value, most)) return value;
+    if (isCounts(value, most) && value.length === blocks) return value;
+    return this.#fail(
+      key,
+      `a number, or a list of ${blocks} numbers (one for each block), each ${countUpTo(most)}`,
+    );
+  }
+
+  /** Refuses a number of groups or heads into which channels cannot be divided. */
+  divides(key: string, parts: number, channels: number): void {
+    if (channels % parts === 0) return;
+    throw new Error(`${this.source}: "${key}" ${parts} does not divide ${channels} channels`);
   }
 
   /** Refuses a setting that the model here does not have; `plain` lists the values that mean "off". */
@@ -178,9 +213,15 @@ class Reader {
   }
 }
 
-function isNumbers(value: unknown): value is readonly number[] {
-  return Array.isArray(value) && value.every((v) => typeof v === "number");
+function isCount(value: unknown, most: number): value is number {
+  return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= most;
 }
+
+function isCounts(value: unknown, most: number): value is readonly number[] {
+  return Array.isArray(value) && value.every((v) => isCount(v, most));
+}
+
+const countUpTo = (most: number) => `a whole number from 1 to ${most}`;
 
 /** The down blocks that a U-Net may have. */
 export const UNET_DOWN_BLOCKS = ["DownBlock2D", "CrossAttnDownBlock2D"] as const;
@@ -224,22 +265,15 @@ const UNET_REFUSED: Readonly<Record<string, readonly unknown[]>> = {
 export function unetConfig(json: Json, source = "the U-Net's configuration"): UNetConfig {
   const read = new Reader(json, source);
   for (const [key, plain] of Object.entries(UNET_REFUSED)) read.refuse(key, plain);
-  const channels = read.numbers("block_out_channels");
+  const channels = read.counts("block_out_channels");
   const blocks = channels.length;
-  const down = read.blockTypes("down_block_types", UNET_DOWN_BLOCKS);
-  const up = read.blockTypes("up_block_types", UNET_UP_BLOCKS);
+  const down = read.blockTypes("down_block_types", UNET_DOWN_BLOCKS, blocks);
+  const up = read.blockTypes("up_block_types", UNET_UP_BLOCKS, blocks);
   const mid = read.string("mid_block_type", UNET_MID_BLOCK);
   if (mid !== UNET_MID_BLOCK) {
     throw new Error(
       `${source}: "mid_block_type" is the unknown block type "${mid}"; known is ${UNET_MID_BLOCK}`,
     );
-  }
-  for (const [key, list] of [["down_block_types", down], ["up_block_types", up]] as const) {
-    if (list.length !== blocks) {
-      throw new Error(
-        `${source}: "${key}" has ${list.length} blocks, "block_out_channels" ${blocks}`,
-      );
-    }
   }
   const addition = read.string("addition_embed_type", "none");
   if (addition !== "none" && addition !== "text_time") {
@@ -248,34 +282,47 @@ export function unetConfig(json: Json, source = "the U-Net's configuration"): UN
     );
   }
   const reverse = json.reverse_transformer_layers_per_block;
+  const heads = read.perBlock("attention_head_dim", blocks);
+  const groups = read.count("norm_num_groups", 32);
+  channels.forEach((width, i) => {
+    read.divides("norm_num_groups", groups, width);
+    const attends = i === blocks - 1 || down[i] === "CrossAttnDownBlock2D" ||
+      up[blocks - 1 - i] === "CrossAttnUpBlock2D";
+    if (attends) read.divides("attention_head_dim", ofBlock(heads, i), width);
+  });
   return {
     ...json,
-    sample_size: read.optionalNumber("sample_size"),
-    in_channels: read.number("in_channels"),
-    out_channels: read.number("out_channels"),
+    sample_size: json.sample_size == null ? null : read.count("sample_size"),
+    in_channels: read.count("in_channels"),
+    out_channels: read.count("out_channels"),
     down_block_types: down,
     mid_block_type: mid,
     up_block_types: up,
     block_out_channels: channels,
-    layers_per_block: read.perBlock("layers_per_block", blocks),
+    layers_per_block: read.perBlock("layers_per_block", blocks, undefined, MOST_LAYERS),
     cross_attention_dim: read.perBlock("cross_attention_dim", blocks),
-    transformer_layers_per_block: read.perBlock("transformer_layers_per_block", blocks, 1),
+    transformer_layers_per_block: read.perBlock(
+      "transformer_layers_per_block",
+      blocks,
+      1,
+      MOST_LAYERS,
+    ),
     reverse_transformer_layers_per_block: reverse == null
       ? null
-      : read.numbers("reverse_transformer_layers_per_block"),
-    attention_head_dim: read.perBlock("attention_head_dim", blocks),
+      : read.counts("reverse_transformer_layers_per_block", MOST_LAYERS),
+    attention_head_dim: heads,
     use_linear_projection: read.boolean("use_linear_projection", false),
     flip_sin_to_cos: read.boolean("flip_sin_to_cos", true),
     freq_shift: read.number("freq_shift", 0),
-    norm_num_groups: read.number("norm_num_groups", 32),
-    norm_eps: read.number("norm_eps", 1e-5),
-    downsample_padding: read.number("downsample_padding", 1),
+    norm_num_groups: groups,
+    norm_eps: read.atLeastZero("norm_eps", 1e-5),
+    downsample_padding: read.atLeastZero("downsample_padding", 1),
     mid_block_scale_factor: read.number("mid_block_scale_factor", 1),
     addition_embed_type: addition === "none" ? null : addition,
-    addition_time_embed_dim: addition === "none" ? null : read.number("addition_time_embed_dim"),
+    addition_time_embed_dim: addition === "none" ? null : read.count("addition_time_embed_dim"),
     projection_class_embeddings_input_dim: addition === "none"
       ? null
-      : read.number("projection_class_embeddings_input_dim"),
+      : read.count("projection_class_embeddings_input_dim"),
   };
 }
 
@@ -289,16 +336,19 @@ export function unetConfig(json: Json, source = "the U-Net's configuration"): UN
 export function vaeConfig(json: Json, source = "the VAE's configuration"): VaeConfig {
   const read = new Reader(json, source);
   read.refuse("act_fn", ["silu", "swish"]);
+  const channels = read.counts("block_out_channels");
+  const groups = read.count("norm_num_groups", 32);
+  for (const width of channels) read.divides("norm_num_groups", groups, width);
   return {
     ...json,
-    in_channels: read.number("in_channels", 3),
-    out_channels: read.number("out_channels", 3),
-    down_block_types: read.blockTypes("down_block_types", ["DownEncoderBlock2D"]),
-    up_block_types: read.blockTypes("up_block_types", ["UpDecoderBlock2D"]),
-    block_out_channels: read.numbers("block_out_channels"),
-    layers_per_block: read.number("layers_per_block"),
-    latent_channels: read.number("latent_channels"),
-    norm_num_groups: read.number("norm_num_groups", 32),
+    in_channels: read.count("in_channels", 3),
+    out_channels: read.count("out_channels", 3),
+    down_block_types: read.blockTypes("down_block_types", ["DownEncoderBlock2D"], channels.length),
+    up_block_types: read.blockTypes("up_block_types", ["UpDecoderBlock2D"], channels.length),
+    block_out_channels: channels,
+    layers_per_block: read.count("layers_per_block", undefined, MOST_LAYERS),
+    latent_channels: read.count("latent_channels"),
+    norm_num_groups: groups,
     scaling_factor: read.number("scaling_factor", 0.18215),
     shift_factor: read.optionalNumber("shift_factor"),
     use_quant_conv: read.boolean("use_quant_conv", true),
@@ -308,22 +358,30 @@ export function vaeConfig(json: Json, source = "the VAE's configuration"): VaeCo
 }
 
 function clipTower(read: Reader, projection: number | undefined): ClipTowerConfig {
+  const width = read.count("hidden_size");
+  const heads = read.count("num_attention_heads");
+  read.divides("num_attention_heads", heads, width);
   return {
-    hidden_size: read.number("hidden_size"),
-    intermediate_size: read.number("intermediate_size"),
-    num_hidden_layers: read.number("num_hidden_layers"),
-    num_attention_heads: read.number("num_attention_heads"),
+    hidden_size: width,
+    intermediate_size: read.count("intermediate_size"),
+    num_hidden_layers: read.count("num_hidden_layers", undefined, MOST_LAYERS),
+    num_attention_heads: heads,
     hidden_act: read.string("hidden_act", "quick_gelu"),
-    layer_norm_eps: read.number("layer_norm_eps", 1e-5),
-    projection_dim: projection ?? read.number("projection_dim", 512),
+    layer_norm_eps: read.atLeastZero("layer_norm_eps", 1e-5),
+    projection_dim: projection ?? read.count("projection_dim", 512),
   };
 }
 
 /** Whether the architecture that the file names has a projection. */
-function projects(json: Json, fallback: boolean): boolean {
+function projects({ json, source }: Reader, fallback: boolean): boolean {
   if (typeof json.with_projection === "boolean") return json.with_projection;
-  const [architecture] = (json.architectures as string[] | undefined) ?? [];
-  return architecture === undefined ? fallback : architecture.endsWith("WithProjection");
+  const names = json.architectures ?? [];
+  if (!Array.isArray(names) || !names.every((name) => typeof name === "string")) {
+    throw new Error(
+      `${source}: "architectures" is ${JSON.stringify(names)}; expected a list of class names`,
+    );
+  }
+  return names[0]?.endsWith("WithProjection") ?? fallback;
 }
 
 /**
@@ -338,7 +396,8 @@ export function clipTextConfig(
   json: Json,
   source = "the text model's configuration",
 ): ClipTextConfig {
-  return textTower(new Reader(json, source), undefined, projects(json, false));
+  const read = new Reader(json, source);
+  return textTower(read, undefined, projects(read, false));
 }
 
 function textTower(
@@ -349,9 +408,9 @@ function textTower(
   return {
     ...read.json,
     ...clipTower(read, projection),
-    vocab_size: read.number("vocab_size", 49408),
-    max_position_embeddings: read.number("max_position_embeddings", 77),
-    eos_token_id: read.number("eos_token_id", 49407),
+    vocab_size: read.count("vocab_size", 49408),
+    max_position_embeddings: read.count("max_position_embeddings", 77),
+    eos_token_id: read.atLeastZero("eos_token_id", 49407),
     with_projection: withProjection,
   };
 }
@@ -368,7 +427,8 @@ export function clipVisionConfig(
   json: Json,
   source = "the vision model's configuration",
 ): ClipVisionConfig {
-  return visionTower(new Reader(json, source), undefined, projects(json, false));
+  const read = new Reader(json, source);
+  return visionTower(read, undefined, projects(read, false));
 }
 
 function visionTower(
@@ -379,9 +439,9 @@ function visionTower(
   return {
     ...read.json,
     ...clipTower(read, projection),
-    image_size: read.number("image_size", 224),
-    patch_size: read.number("patch_size", 32),
-    num_channels: read.number("num_channels", 3),
+    image_size: read.count("image_size", 224),
+    patch_size: read.count("patch_size", 32),
+    num_channels: read.count("num_channels", 3),
     with_projection: withProjection,
   };
 }
@@ -409,10 +469,10 @@ const VISION_DEFAULTS = {
  */
 export function clipConfig(json: Json, source = "the CLIP model's configuration"): ClipConfig {
   const read = new Reader(json, source);
-  const projection = read.number("projection_dim", 512);
+  const projection = read.count("projection_dim", 512);
   const part = (key: string, defaults: Json) => {
     const value = json[key];
-    if (typeof value !== "object" || value === null) {
+    if (!isJson(value)) {
       throw new Error(`${source} has no key "${key}": it is not a CLIP model's configuration`);
     }
     return new Reader({ ...defaults, ...value }, `${source}: ${key}`);
@@ -427,9 +487,9 @@ export function clipConfig(json: Json, source = "the CLIP model's configuration"
 }
 
 /**
- * Reads a JSON file.
+ * Reads a JSON file that holds an object.
  *
- * @throws {Error} When it is missing or not JSON, with its name.
+ * @throws {Error} When it is missing, not JSON or not an object, with its name.
  */
 export async function readJson(path: string): Promise<Json> {
   let text: string;
@@ -439,9 +499,16 @@ export async function readJson(path: string): Promise<Json> {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     throw new Deno.errors.NotFound(`no such file: ${path}`);
   }
+  let value: unknown;
   try {
-    return JSON.parse(text);
+    value = JSON.parse(text);
   } catch (error) {
     throw new Error(`${path} is not JSON: ${(error as Error).message}`, { cause: error });
   }
+  if (!isJson(value)) throw new Error(`${path} is not a JSON object`);
+  return value;
+}
+
+function isJson(value: unknown): value is Json {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -1,32 +1,19 @@
 /**
- * A text-to-image pipeline in diffusers' folder format: `model_index.json` names the parts, each of
- * which has a folder with its configuration and weights. Stable Diffusion 1.5's layout and XL's (two
- * text encoders, additional conditioning) are the same code.
+ * A text-to-image pipeline: text encoders, U-Net, VAE and noise schedule together make images from
+ * prompts. Stable Diffusion 1.5's layout and XL's (two text encoders, additional conditioning) are the
+ * same code.
  *
  * @module
  */
 import { jit, type Jitted, type Tensor, tensor, zeros } from "../tensor/mod.ts";
-import { checkParameters } from "../nn/init.ts";
-import { writeAtomically } from "../nn/safetensors.ts";
-import { loadWeights, type LoraAdapter, saveWeights, type Weights } from "../nn/weights.ts";
-import type { WeightsDType } from "../nn/weights.ts";
-import { clipTextParameters, eosPositions } from "./clip_text.ts";
+import type { LoraAdapter, Weights } from "../nn/weights.ts";
+import { eosPositions } from "./clip_text.ts";
 import { promptFeatures, type TextEncoder } from "./conditions.ts";
-import {
-  type ClipTextConfig,
-  clipTextConfig,
-  type Json,
-  readJson,
-  type UNetConfig,
-  unetConfig,
-  type VaeConfig,
-  vaeConfig,
-} from "./config.ts";
-import { NoiseSchedule, type TimestepSpacing } from "./noise_schedule.ts";
+import type { ClipTextConfig, Json, UNetConfig, VaeConfig } from "./config.ts";
+import type { NoiseSchedule, TimestepSpacing } from "./noise_schedule.ts";
 import { type Conditions, Sampler, startingNoise } from "./sample.ts";
-import { ClipTokenizer, type Overlong } from "./tokenizer.ts";
-import { unetParameters } from "./unet.ts";
-import { unscaleLatents, vaeDecode, vaeFactor, vaeParameters, vaeTensorName } from "./vae.ts";
+import type { ClipTokenizer, Overlong } from "./tokenizer.ts";
+import { unscaleLatents, vaeDecode, vaeFactor } from "./vae.ts";
 
 /** One text encoder with its tokenizer. */
 export interface PromptEncoder extends TextEncoder {
@@ -43,9 +30,6 @@ export interface PipelineParts {
   /** `model_index.json`; default: one for these parts. */
   readonly index?: Json;
 }
-
-/** The pipeline classes of diffusers whose folders can be read. */
-const CLASSES = ["StableDiffusionPipeline", "StableDiffusionXLPipeline"];
 
 /** A batch of 8-bit RGB images, `data` in the order [count, height, width, 3]. */
 export interface Images {
@@ -315,138 +299,8 @@ function disposeConditions({ context, added }: Conditions): void {
   added?.timeIds.dispose();
 }
 
-/** Options of {@linkcode loadPipeline}. */
-export interface LoadPipelineOptions {
-  /** How weights are held; default: as in the files. */
-  readonly dtype?: WeightsDType;
-}
-
-/**
- * Loads a pipeline folder and checks every part's tensors against its configuration.
- *
- * @param folder Holds `model_index.json`.
- * @throws {Error} Naming the file, the key or the tensor that is missing or wrong.
- */
-export async function loadPipeline(
-  folder: string,
-  options: LoadPipelineOptions = {},
-): Promise<Pipeline> {
-  const index = await readJson(`${folder}/model_index.json`);
-  if (!CLASSES.includes(index._class_name as string)) {
-    throw new Error(
-      `${folder}/model_index.json: "_class_name" is ${JSON.stringify(index._class_name)}; ` +
-        `known are ${CLASSES.join(", ")}`,
-    );
-  }
-  const numbers = index.text_encoder_2 ? ["", "_2"] : [""];
-  const textEncoders = [];
-  for (const suffix of numbers) {
-    textEncoders.push({
-      ...await loadTextEncoder(`${folder}/text_encoder${suffix}`, options),
-      tokenizer: await ClipTokenizer.load(`${folder}/tokenizer${suffix}`),
-    });
-  }
-  return new Pipeline({
-    unet: await loadUNet(`${folder}/unet`, options),
-    vae: await loadVae(`${folder}/vae`, options),
-    textEncoders,
-    schedule: await loadSchedule(`${folder}/scheduler`),
-    index,
-  });
-}
-
-/** Loads the folder of a U-Net. */
-export async function loadUNet(folder: string, options: LoadPipelineOptions = {}) {
-  const config = unetConfig(await readJson(`${folder}/config.json`), `${folder}/config.json`);
-  const weights = await loadWeights(folder, options);
-  checkParameters(weights, unetParameters(config));
-  return { weights, config };
-}
-
-/** Loads the folder of a VAE. */
-export async function loadVae(folder: string, options: LoadPipelineOptions = {}) {
-  const config = vaeConfig(await readJson(`${folder}/config.json`), `${folder}/config.json`);
-  const weights = await loadWeights(folder, { ...options, rename: vaeTensorName });
-  checkParameters(weights, vaeParameters(config));
-  return { weights, config };
-}
-
-/** Loads the folder of a CLIP text encoder. */
-export async function loadTextEncoder(folder: string, options: LoadPipelineOptions = {}) {
-  const config = clipTextConfig(await readJson(`${folder}/config.json`), `${folder}/config.json`);
-  const weights = await loadWeights(folder, options);
-  checkParameters(weights, clipTextParameters(config));
-  return { weights, config };
-}
-
-/** Loads the folder of a scheduler. */
-export async function loadSchedule(folder: string): Promise<NoiseSchedule> {
-  const file = `${folder}/scheduler_config.json`;
-  return NoiseSchedule.fromConfig(await readJson(file), file);
-}
-
-/**
- * Saves a pipeline in the format that {@linkcode loadPipeline} and diffusers read. Every file is
- * written whole or not at all, `model_index.json` last.
- *
- * @param folder Made if it does not exist.
- */
-export async function savePipeline(
-  folder: string,
-  pipeline: Pipeline,
-  options: { readonly dtype?: WeightsDType } = {},
-): Promise<void> {
-  const { unet, vae, textEncoders, schedule } = pipeline;
-  await saveModel(
-    `${folder}/unet`,
-    "diffusion_pytorch_model",
-    "UNet2DConditionModel",
-    unet,
-    options,
-  );
-  await saveModel(`${folder}/vae`, "diffusion_pytorch_model", "AutoencoderKL", vae, options);
-  for (const [i, { tokenizer, ...model }] of textEncoders.entries()) {
-    const suffix = i === 0 ? "" : `_${i + 1}`;
-    await saveModel(
-      `${folder}/text_encoder${suffix}`,
-      "model",
-      textClass(model.config),
-      model,
-      options,
-    );
-    const { vocab, merges, config } = tokenizer.files;
-    const to = `${folder}/tokenizer${suffix}`;
-    await Deno.mkdir(to, { recursive: true });
-    await writeJson(`${to}/vocab.json`, vocab);
-    await writeText(`${to}/merges.txt`, merges);
-    await writeJson(`${to}/tokenizer_config.json`, config);
-  }
-  await Deno.mkdir(`${folder}/scheduler`, { recursive: true });
-  await writeJson(`${folder}/scheduler/scheduler_config.json`, {
-    _class_name: "DDIMScheduler",
-    ...schedule.json,
-  });
-  await writeJson(`${folder}/model_index.json`, pipeline.index);
-}
-
-async function saveModel(
-  folder: string,
-  stem: string,
-  className: string,
-  { weights, config }: { readonly weights: Weights; readonly config: object },
-  options: { readonly dtype?: WeightsDType },
-): Promise<void> {
-  await Deno.mkdir(folder, { recursive: true });
-  const transformers = className.startsWith("CLIP");
-  const label = transformers
-    ? { architectures: [className], model_type: "clip_text_model" }
-    : { _class_name: className };
-  const { with_projection: _, ...saved } = config as Partial<ClipTextConfig>;
-  await saveWeights(`${folder}/${stem}.safetensors`, weights.tensors, options);
-  await writeJson(`${folder}/config.json`, { ...label, ...saved });
-}
-
-const textClass = (config: ClipTextConfig) =>
+/** transformers' class of a text encoder. */
+export const textClass = (config: ClipTextConfig) =>
   config.with_projection ? "CLIPTextModelWithProjection" : "CLIPTextModel";
 
 function defaultIndex({ textEncoders, schedule }: PipelineParts): Json {
@@ -471,12 +325,4 @@ function defaultIndex({ textEncoders, schedule }: PipelineParts): Json {
       safety_checker: [null, null],
     },
   };
-}
-
-const writeJson = (path: string, value: unknown) =>
-  writeText(path, JSON.stringify(value, null, 2) + "\n");
-
-async function writeText(path: string, text: string): Promise<void> {
-  const bytes = new TextEncoder().encode(text);
-  await writeAtomically(path, bytes.length, (write) => write(bytes));
 }

@@ -7,7 +7,7 @@
  */
 import { randomNormal, randomUniform, stream } from "../tensor/random.ts";
 import { type Shape, type Tensor, tensor } from "../tensor/mod.ts";
-import type { Weights } from "./weights.ts";
+import { absent, type StoredWeights, type Weights } from "./weights.ts";
 
 /** An initial distribution: uniform on (-bound, bound), normal with mean 0, or one value. */
 export type Init =
@@ -117,45 +117,80 @@ export function initialise(parameters: readonly Parameter[], seed: number): Map<
 }
 
 /**
- * Checks that weights have every parameter of a model in its shape. Tensors beyond the list are let
- * be: checkpoints carry buffers such as `position_ids`.
+ * Checks that weights, loaded or still in their files, have every parameter of a model in its shape.
+ * Tensors beyond the list are let be: see {@linkcode selectParameters}.
  *
- * @param weights What was loaded.
+ * @param weights What was loaded or found.
  * @param parameters The model's list.
  * @throws {Error} Naming the first missing tensor (and how many more), or the first wrong shape, in the file's layout.
  */
-export function checkParameters(weights: Weights, parameters: readonly Parameter[]): void {
-  const missing = parameters.filter(({ name }) => !weights.has(name));
-  if (missing.length > 0) {
-    try {
-      weights.get(missing[0]!.name);
-    } catch (error) {
-      const others = missing.length - 1;
-      if (others > 0) {
-        throw new Error(`${(error as Error).message} (${others} more are missing)`, {
-          cause: error,
-        });
-      }
-      throw error;
-    }
+export function checkParameters(
+  weights: Weights | StoredWeights,
+  parameters: readonly Parameter[],
+): void {
+  const { source, tensors } = weights;
+  const [missing, ...others] = parameters.filter(({ name }) => !tensors.has(name));
+  if (missing) {
+    throw new Error(
+      absent(missing.name, source, tensors.keys()) +
+        (others.length > 0 ? ` (${others.length} more are missing)` : "") +
+        `: check that config.json belongs to these weights`,
+    );
   }
   for (const { name, shape } of parameters) {
-    const found = weights.get(name);
-    if (found.shape.length !== shape.length || found.shape.some((d, i) => d !== shape[i])) {
+    const found = tensors.get(name)!;
+    const stored = "file" in found;
+    const inFile = stored ? found.shape : fileShape(found.shape);
+    const expected = fileShape(shape);
+    if (inFile.length !== expected.length || inFile.some((d, i) => d !== expected[i])) {
       throw new Error(
-        `tensor "${name}" in ${weights.source} has the shape [${fileShape(found.shape)}]; ` +
-          `the configuration gives [${fileShape(shape)}]: ` +
-          `check that config.json belongs to these weights`,
+        `tensor "${stored ? found.name : name}" in ${source} has the shape [${
+          inFile.join(", ")
+        }]; ` +
+          `the configuration gives [${expected.join(", ")}]: ` +
+          `check that the configuration belongs to these weights`,
       );
     }
-    if (found.dtype !== "f32" && found.dtype !== "f16") {
+    if (!PARAMETER_TYPES.includes(found.dtype)) {
       throw new Error(
-        `tensor "${name}" in ${weights.source} holds ${found.dtype}; ` +
+        `tensor "${stored ? found.name : name}" in ${source} holds ${found.dtype}; ` +
           `a parameter is F32, F16 or BF16: convert the file`,
       );
     }
   }
 }
 
-const fileShape = (shape: Shape): string =>
-  (shape.length === 4 ? [shape[3], shape[2], shape[0], shape[1]] : shape).join(", ");
+/** In files and in memory. */
+const PARAMETER_TYPES: readonly string[] = ["F64", "F32", "F16", "BF16", "f32", "f16"];
+
+/** The file's layout of an in-memory shape. */
+export const fileShape = (shape: Shape): Shape =>
+  shape.length === 4 ? [shape[3]!, shape[2]!, shape[0]!, shape[1]!] : shape;
+
+/**
+ * Of what a file holds, the tensors of a model, checked against its list. The order stays the file's.
+ *
+ * @param stored What was found.
+ * @param parameters The model's list.
+ * @param ignored Names that files carry and no model needs.
+ * @throws {Error} As {@linkcode checkParameters}, and for a tensor that is neither of the model nor
+ * ignored: it would be of a model that computes something else.
+ */
+export function selectParameters(
+  stored: StoredWeights,
+  parameters: readonly Parameter[],
+  ignored: RegExp,
+): StoredWeights {
+  checkParameters(stored, parameters);
+  const wanted = new Set(parameters.map(({ name }) => name));
+  const unknown = [...stored.tensors].filter(([name]) => !wanted.has(name) && !ignored.test(name));
+  if (unknown.length > 0) {
+    throw new Error(
+      `tensor "${unknown[0]![1].name}" in ${stored.source} is not one of this model's` +
+        (unknown.length > 1 ? ` (nor are ${unknown.length - 1} more)` : "") +
+        `: check that config.json belongs to these weights`,
+    );
+  }
+  const tensors = [...stored.tensors].filter(([name]) => wanted.has(name));
+  return { ...stored, tensors: new Map(tensors) };
+}

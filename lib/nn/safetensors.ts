@@ -81,7 +81,9 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   let size: number;
   let headerBytes: Uint8Array<ArrayBuffer>;
   try {
-    size = (await Deno.stat(path)).size;
+    const info = await Deno.stat(path);
+    if (info.isDirectory) throw new Error(`${path} is a folder, not a safetensors file`);
+    size = info.size;
     const lead = await readRange(path, 0, Math.min(8, size));
     if (size < 8) throw new Error(`${path} has ${size} bytes, too few for a safetensors file`);
     const length = Number(new DataView(lead.buffer).getBigUint64(0, true));
@@ -115,10 +117,24 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
     async read(name) {
       const entry = entries.get(name);
       if (!entry) throw new Error(`${path} has no tensor "${name}"`);
-      const { buffer } = await readRange(path, entry.byteOffset, entry.byteLength);
-      return asElements(entry.dtype, buffer);
+      return await readElements(path, entry);
     },
   };
+}
+
+/**
+ * Reads the elements in an entry's range, and nothing else of the file.
+ *
+ * @param path The file.
+ * @param entry As the header gives it, or rows of such a tensor.
+ * @throws {Error} If the file ends before the range does.
+ */
+export async function readElements(
+  path: string,
+  entry: SafetensorsEntry,
+): Promise<SafetensorsData> {
+  const { buffer } = await readRange(path, entry.byteOffset, entry.byteLength);
+  return asElements(entry.dtype, buffer);
 }
 
 function parseHeader(
@@ -127,55 +143,175 @@ function parseHeader(
   dataStart: number,
   size: number,
 ): { metadata: Record<string, string>; entries: Map<string, SafetensorsEntry> } {
-  let header: Record<string, unknown>;
+  let text: string;
+  let header: unknown;
   try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    header = JSON.parse(text);
   } catch {
     throw new Error(`${path} is not a safetensors file: its header is not JSON`);
+  }
+  if (!isObject(header)) {
+    throw new Error(`${path} is not a safetensors file: its header is not a JSON object`);
+  }
+  const twice = repeatedKey(text);
+  if (twice !== undefined) {
+    throw new Error(`${path}: the header has "${twice}" twice: save the file again`);
   }
   const entries = new Map<string, SafetensorsEntry>();
   let metadata: Record<string, string> = {};
   for (const [name, value] of Object.entries(header)) {
-    if (name === "__metadata__") {
-      metadata = value as Record<string, string>;
-      continue;
-    }
-    const { dtype, shape, data_offsets: offsets } = value as {
-      dtype: string;
-      shape: number[];
-      data_offsets: [number, number];
-    };
-    if (!Array.isArray(shape) || !Array.isArray(offsets) || offsets.length !== 2) {
-      throw new Error(`${path}: the header of tensor "${name}" lacks a shape or data_offsets`);
-    }
-    if (!(dtype in ELEMENT_BYTES)) {
-      throw new Error(
-        `${path}: tensor "${name}" has the type ${dtype}; ` +
-          `this reader knows ${Object.keys(ELEMENT_BYTES).join(", ")}: convert the file`,
-      );
-    }
-    const byteLength = offsets[1] - offsets[0];
-    const expected = product(shape) * ELEMENT_BYTES[dtype as SafetensorsDType];
-    if (byteLength !== expected) {
-      throw new Error(
-        `${path}: tensor "${name}" is ${dtype} [${shape}], so ${expected} bytes, ` +
-          `but its range holds ${byteLength}`,
-      );
-    }
-    if (offsets[0] < 0 || dataStart + offsets[1] > size) {
-      throw new Error(
-        `${path} is truncated: tensor "${name}" ends at byte ${dataStart + offsets[1]}, ` +
-          `the file has ${size}; copy or download it again`,
-      );
-    }
-    entries.set(name, {
-      dtype: dtype as SafetensorsDType,
-      shape,
-      byteOffset: dataStart + offsets[0],
-      byteLength,
-    });
+    if (name === "__metadata__") metadata = checkMetadata(path, value);
+    else entries.set(name, checkEntry(path, name, value, dataStart, size));
   }
+  checkCoverage(path, entries, dataStart, size);
   return { metadata, entries };
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function checkMetadata(path: string, value: unknown): Record<string, string> {
+  if (!isObject(value)) {
+    throw new Error(`${path}: "__metadata__" is ${shown(value)}; expected an object of strings`);
+  }
+  for (const [key, entry] of Object.entries(value)) {
+    if (typeof entry !== "string") {
+      throw new Error(`${path}: "${key}" in "__metadata__" is ${shown(entry)}; expected a string`);
+    }
+  }
+  return value as Record<string, string>;
+}
+
+function checkEntry(
+  path: string,
+  name: string,
+  value: unknown,
+  dataStart: number,
+  size: number,
+): SafetensorsEntry {
+  const { dtype, shape, data_offsets: offsets } = isObject(value) ? value : {};
+  if (!Array.isArray(shape) || !Array.isArray(offsets) || offsets.length !== 2) {
+    throw new Error(`${path}: the header of tensor "${name}" lacks a shape or data_offsets`);
+  }
+  if (typeof dtype !== "string" || !Object.hasOwn(ELEMENT_BYTES, dtype)) {
+    throw new Error(
+      `${path}: tensor "${name}" has the type ${
+        typeof dtype === "string" ? dtype : shown(dtype)
+      }; ` +
+        `this reader knows ${Object.keys(ELEMENT_BYTES).join(", ")}: convert the file`,
+    );
+  }
+  if (!shape.every(isCount) || !isCount(product(shape))) {
+    throw new Error(
+      `${path}: tensor "${name}" has the shape ${shown(shape)}; expected a list of whole numbers`,
+    );
+  }
+  const [begin, end] = offsets;
+  if (!isCount(begin) || !isCount(end) || begin > end) {
+    throw new Error(
+      `${path}: tensor "${name}" has the data_offsets ${shown(offsets)}; ` +
+        `expected two whole numbers, the smaller one first`,
+    );
+  }
+  const byteLength = end - begin;
+  const expected = product(shape) * ELEMENT_BYTES[dtype as SafetensorsDType];
+  if (byteLength !== expected) {
+    throw new Error(
+      `${path}: tensor "${name}" is ${dtype} [${shape}], so ${expected} bytes, ` +
+        `but its range holds ${byteLength}`,
+    );
+  }
+  if (dataStart + end > size) {
+    throw new Error(
+      `${path} is truncated: tensor "${name}" ends at byte ${dataStart + end}, ` +
+        `the file has ${size}; copy or download it again`,
+    );
+  }
+  return {
+    dtype: dtype as SafetensorsDType,
+    shape,
+    byteOffset: dataStart + begin,
+    byteLength,
+  };
+}
+
+/** The format wants every byte of the data to belong to exactly one tensor. */
+function checkCoverage(
+  path: string,
+  entries: ReadonlyMap<string, SafetensorsEntry>,
+  dataStart: number,
+  size: number,
+): void {
+  const sorted = [...entries].sort(([, a], [, b]) =>
+    a.byteOffset - b.byteOffset || a.byteLength - b.byteLength
+  );
+  let end = dataStart;
+  let before = "";
+  for (const [name, { byteOffset, byteLength }] of sorted) {
+    if (byteOffset < end) {
+      throw new Error(`${path}: tensors "${before}" and "${name}" overlap: save the file again`);
+    }
+    if (byteOffset > end) {
+      throw new Error(
+        `${path}: the ${byteOffset - end} bytes before tensor "${name}" belong to no tensor: ` +
+          `save the file again`,
+      );
+    }
+    end += byteLength;
+    before = name;
+  }
+  if (end < size) {
+    throw new Error(
+      `${path}: its last ${size - end} bytes belong to no tensor: copy or download it again`,
+    );
+  }
+}
+
+const isCount = (value: unknown): value is number =>
+  Number.isSafeInteger(value) && value as number >= 0;
+
+/** A value of the header for a message, cut where it is long. */
+function shown(value: unknown): string {
+  const text = JSON.stringify(value) ?? "missing";
+  return text.length > 60 ? `${text.slice(0, 60)}...` : text;
+}
+
+/**
+ * The first key that a JSON object has twice. `JSON.parse` would silently take the last one.
+ *
+ * @param json An object, known to be well-formed.
+ */
+function repeatedKey(json: string): string | undefined {
+  const seen = new Set<string>();
+  let depth = 0;
+  let isKey = false;
+  for (let i = 0; i < json.length; i++) {
+    switch (json[i]) {
+      case "{":
+      case "[":
+        isKey = ++depth === 1;
+        break;
+      case "}":
+      case "]":
+        depth--;
+        break;
+      case ",":
+        isKey = depth === 1;
+        break;
+      case '"': {
+        const start = i;
+        while (json[++i] !== '"') if (json[i] === "\\") i++;
+        if (!isKey) break;
+        const key: string = JSON.parse(json.slice(start, i + 1));
+        if (seen.has(key)) return key;
+        seen.add(key);
+        isKey = false;
+      }
+    }
+  }
+  return undefined;
 }
 
 async function readRange(
@@ -233,7 +369,8 @@ export async function writeSafetensors(
   tensors: ReadonlyMap<string, SafetensorsTensor>,
   metadata?: Readonly<Record<string, string>>,
 ): Promise<void> {
-  const header: Record<string, unknown> = {};
+  // Without a prototype, so that every name is a name like any other.
+  const header: Record<string, unknown> = Object.create(null);
   if (metadata) header.__metadata__ = metadata;
   let end = 0;
   for (const [name, { dtype, shape }] of tensors) {

@@ -9,11 +9,12 @@
  * @module
  */
 import { decodeF16, encodeF16 } from "../tensor/f16.ts";
-import { realize, type Shape, type Tensor, tensor } from "../tensor/mod.ts";
+import { type DType, realize, type Shape, type Tensor, tensor } from "../tensor/mod.ts";
 import {
   openSafetensors,
+  readElements,
+  type SafetensorsData,
   type SafetensorsEntry,
-  type SafetensorsFile,
   type SafetensorsTensor,
   writeSafetensors,
 } from "./safetensors.ts";
@@ -77,11 +78,9 @@ export class Weights {
     const full = this.#full(name);
     const found = this.#tensors.get(full);
     if (found) return found;
-    const near = nearest(full, this.#tensors.keys());
     throw new Error(
-      `no tensor "${full}" in ${this.source}` +
-        (near.length ? `; the nearest names are ${near.map((n) => `"${n}"`).join(", ")}` : "") +
-        `: check that config.json belongs to these weights`,
+      `${absent(full, this.source, this.#tensors.keys())}: ` +
+        `check that config.json belongs to these weights`,
     );
   }
 
@@ -129,9 +128,17 @@ export class Weights {
   }
 }
 
+/** Says that a tensor is not there, and which names come nearest to its own. */
+export function absent(name: string, source: string, names: Iterable<string>): string {
+  const near = nearest(name, names).map((n) => `"${n}"`).join(", ");
+  return `no tensor "${name}" in ${source}` + (near ? `; the nearest names are ${near}` : "");
+}
+
 /** Up to three names that differ least from the one asked for. */
 function nearest(name: string, names: Iterable<string>): string[] {
   return [...names]
+    // A name that is longer than this is not a slip of the pen, and may be a very long one.
+    .filter((candidate) => candidate.length <= 2 * name.length)
     .map((candidate) => ({ candidate, distance: editDistance(name, candidate) }))
     .sort((a, b) => a.distance - b.distance)
     .slice(0, 3)
@@ -157,15 +164,41 @@ function editDistance(a: string, b: string): number {
 /** How floating-point weights are held: as in the file (`BF16` and `F64` become f32), or converted. */
 export type WeightsDType = "f32" | "f16" | "stored";
 
-/** Options of {@linkcode loadWeights}. */
-export interface LoadOptions {
-  /** Default `stored`. */
-  readonly dtype?: WeightsDType;
+/** One tensor in a file: where its bytes are and what they mean. */
+export interface StoredTensor extends SafetensorsEntry {
+  readonly file: string;
+  /** Its name in the file, for messages. */
+  readonly name: string;
+  /** Whether the file has the matrix turned: its bytes are those of [columns, rows]. */
+  readonly transposed?: boolean;
+}
+
+/** A model's tensors in their files, before any is read: the headers only. */
+export interface StoredWeights {
+  /** The file or folder, for messages. */
+  readonly source: string;
+  /** By the name that the model knows the tensor by. */
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+}
+
+/** Options of {@linkcode openWeights}. */
+export interface OpenOptions {
   /** Gives a tensor its name, or leaves it out when it returns `undefined`. */
   readonly rename?: (name: string) => string | undefined;
 }
 
-/** The file names that diffusers and transformers give to a folder's weights, preferred first. */
+/** Options of {@linkcode loadWeights}. */
+export interface LoadOptions extends OpenOptions {
+  /** Default `stored`. */
+  readonly dtype?: WeightsDType;
+  /** Called after every tensor with the bytes of the files read so far and in all. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/**
+ * The file names that diffusers and transformers give to a folder's weights, preferred first: where
+ * the full weights are beside their `fp16` variant, the full ones are meant.
+ */
 const WEIGHT_FILES = ["diffusion_pytorch_model", "model"].flatMap((stem) => [
   `${stem}.safetensors`,
   `${stem}.safetensors.index.json`,
@@ -174,30 +207,92 @@ const WEIGHT_FILES = ["diffusion_pytorch_model", "model"].flatMap((stem) => [
 ]);
 
 /**
- * Loads weights from a safetensors file, from the `*.index.json` of a sharded one, or from a folder
- * that holds either under diffusers' or transformers' names. Tensors are read one at a time and go
- * to the current device.
+ * Finds a model's tensors: in a safetensors file, in those that the `*.index.json` of a sharded one
+ * names, or in a folder that holds either under diffusers' or transformers' names. Reads headers only.
  *
  * @param path File or folder.
  * @throws {Error} With the file, the tensor, what was found and what to do.
  */
-export async function loadWeights(path: string, options: LoadOptions = {}): Promise<Weights> {
-  const dtype = options.dtype ?? "stored";
-  const tensors = new Map<string, Tensor>();
-  for (const { file, names } of await weightFiles(path)) {
-    for (const name of names) {
-      const as = options.rename ? options.rename(name) : name;
-      if (as === undefined) continue;
-      const loaded = await loadTensor(file, name, dtype);
-      // On the device before the next one is read: the host never holds more than one tensor.
-      await realize(loaded);
-      tensors.set(as, loaded);
+export async function openWeights(path: string, options: OpenOptions = {}): Promise<StoredWeights> {
+  const tensors = new Map<string, StoredTensor>();
+  for (const tensor of await storedTensors(path)) {
+    const as = options.rename ? options.rename(tensor.name) : tensor.name;
+    if (as === undefined) continue;
+    const other = tensors.get(as);
+    if (other) {
+      throw new Error(
+        `${path}: tensors "${other.name}" and "${tensor.name}" are both "${as}": ` +
+          `save the model again`,
+      );
     }
+    tensors.set(as, tensor);
   }
-  return new Weights(tensors, { source: path });
+  return { source: path, tensors };
 }
 
-async function weightFiles(path: string): Promise<{ file: SafetensorsFile; names: string[] }[]> {
+/**
+ * Loads weights. Tensors are read one at a time and go to the current device, so that the host never
+ * holds more than one.
+ *
+ * @param from A file or folder, as for {@linkcode openWeights}, or what that found.
+ * @throws {Error} With the file, the tensor, what was found and what to do. Nothing stays on the
+ * device then.
+ */
+export async function loadWeights(
+  from: string | StoredWeights,
+  options: LoadOptions = {},
+): Promise<Weights> {
+  const stored = typeof from === "string" ? await openWeights(from, options) : from;
+  const total = storedBytes(stored);
+  const tensors = new Map<string, Tensor>();
+  const weights = new Weights(tensors, { source: stored.source });
+  let done = 0;
+  try {
+    for (const [name, entry] of stored.tensors) {
+      const loaded = await readTensor(entry, options.dtype ?? "stored");
+      await realize(loaded);
+      tensors.set(name, loaded);
+      done += entry.byteLength;
+      options.onProgress?.(done, total);
+    }
+  } catch (error) {
+    weights.dispose();
+    throw error;
+  }
+  return weights;
+}
+
+/** How many bytes of the files a model's tensors take. */
+export function storedBytes({ tensors }: StoredWeights): number {
+  return tensors.values().reduce((sum, { byteLength }) => sum + byteLength, 0);
+}
+
+/**
+ * How a stored tensor is held on a device: `BF16` and `F64`, which devices do not have, as f32.
+ *
+ * @param entry The tensor.
+ * @param dtype What was asked for.
+ */
+export function heldAs(entry: StoredTensor, dtype: WeightsDType = "stored"): DType {
+  switch (entry.dtype) {
+    case "F64":
+    case "F32":
+    case "BF16":
+      return dtype === "f16" ? "f16" : "f32";
+    case "F16":
+      return dtype === "f32" ? "f32" : "f16";
+    case "I64":
+    case "I32":
+    case "I16":
+    case "I8":
+      return "i32";
+    case "U8":
+    case "BOOL":
+      return "u8";
+  }
+}
+
+async function storedTensors(path: string): Promise<StoredTensor[]> {
   let info: Deno.FileInfo;
   try {
     info = await Deno.stat(path);
@@ -218,73 +313,93 @@ async function weightFiles(path: string): Promise<{ file: SafetensorsFile; names
             : `; it has ${[...found].sort().join(", ") || "no files"}`),
       );
     }
-    return await weightFiles(`${path}/${name}`);
+    return await storedTensors(`${path}/${name}`);
   }
   if (path.endsWith(".json")) return await shards(path);
-  const file = await openSafetensors(path);
-  return [{ file, names: [...file.entries.keys()] }];
+  const { entries } = await openSafetensors(path);
+  return [...entries].map(([name, entry]) => ({ ...entry, file: path, name }));
 }
 
-async function shards(path: string): Promise<{ file: SafetensorsFile; names: string[] }[]> {
-  let map: Record<string, string> | undefined;
+async function shards(path: string): Promise<StoredTensor[]> {
+  let index: unknown;
   try {
-    map = JSON.parse(await Deno.readTextFile(path)).weight_map;
+    index = JSON.parse(await Deno.readTextFile(path));
   } catch (error) {
     throw new Error(`${path} is not JSON: ${(error as Error).message}`, { cause: error });
   }
-  if (!map) {
+  const map = (index as { weight_map?: unknown } | null)?.weight_map;
+  if (typeof map !== "object" || map === null || Array.isArray(map)) {
     throw new Error(`${path} has no "weight_map", so it is not the index of a sharded file`);
   }
   const folder = path.includes("/") ? path.slice(0, path.lastIndexOf("/") + 1) : "";
-  const byFile = Map.groupBy(Object.keys(map), (name) => map[name]);
-  const files = [];
-  for (const [shard, names] of byFile) {
-    const file = await openSafetensors(folder + shard);
-    const missing = names.find((name) => !file.entries.has(name));
-    if (missing !== undefined) {
-      throw new Error(`${path} places tensor "${missing}" in ${shard}, which does not have it`);
+  const tensors: StoredTensor[] = [];
+  for (const [shard, pairs] of Map.groupBy(Object.entries(map), ([, shard]) => shard)) {
+    const names = pairs.map(([name]) => name);
+    // A name with a separator could lead out of the folder.
+    if (typeof shard !== "string" || !/^[^/\\]+\.safetensors$/.test(shard)) {
+      throw new Error(
+        `${path} places tensor "${names[0]}" in ${JSON.stringify(shard)}; ` +
+          `expected the name of a .safetensors file in the same folder`,
+      );
     }
-    files.push({ file, names });
+    const file = folder + shard;
+    const { entries } = await openSafetensors(file);
+    for (const name of names) {
+      const entry = entries.get(name);
+      if (!entry) {
+        throw new Error(`${path} places tensor "${name}" in ${shard}, which does not have it`);
+      }
+      tensors.push({ ...entry, file, name });
+    }
   }
-  return files;
+  return tensors;
 }
 
-/** Reads one tensor of a file into a device tensor in the in-memory layout. */
-async function loadTensor(
-  file: SafetensorsFile,
-  name: string,
-  dtype: WeightsDType,
-): Promise<Tensor> {
-  const entry = file.entries.get(name)!;
-  const raw = await file.read(name);
-  const shape = isConvWeight(entry.shape) ? hwioShape(entry.shape) : entry.shape;
-  const place = <T extends TypedArray>(data: T): T =>
-    isConvWeight(entry.shape) ? oihwToHwio(data, entry.shape) : data;
+/** Reads one tensor of a file into a tensor in the in-memory layout. */
+async function readTensor(entry: StoredTensor, dtype: WeightsDType): Promise<Tensor> {
+  const raw = await readElements(entry.file, entry);
+  const held = heldAs(entry, dtype);
+  const data = convert(entry, raw, held);
+  const { shape } = entry;
+  if (entry.transposed) return tensor(transpose(data, shape), shape, held);
+  if (isConvWeight(shape)) return tensor(oihwToHwio(data, shape), hwioShape(shape), held);
+  return tensor(data, shape, held);
+}
+
+/** A file's elements as a device's; those that are the same are not copied. */
+function convert(entry: StoredTensor, raw: SafetensorsData, held: DType): TypedArray {
   switch (entry.dtype) {
+    case "F16":
+      return held === "f32" ? decodeF16(raw as Uint16Array) : raw as Uint16Array;
     case "F64":
     case "F32":
     case "BF16": {
-      const wide = entry.dtype === "BF16"
+      const wide = entry.dtype === "F32"
+        ? raw as Float32Array
+        : entry.dtype === "BF16"
         ? widenBf16(raw as Uint16Array)
-        : new Float32Array(raw as Float32Array);
-      return dtype === "f16"
-        ? tensor(place(encodeF16(wide)), shape, "f16")
-        : tensor(place(wide), shape, "f32");
+        : Float32Array.from(raw as Float64Array);
+      return held === "f16" ? encodeF16(wide) : wide;
     }
-    case "F16":
-      return dtype === "f32"
-        ? tensor(place(decodeF16(raw as Uint16Array)), shape, "f32")
-        : tensor(place(raw as Uint16Array), shape, "f16");
     case "I64":
-      return tensor(place(narrowI64(file, name, raw as BigInt64Array)), shape, "i32");
+      return narrowI64(entry, raw as BigInt64Array);
     case "I32":
     case "I16":
     case "I8":
-      return tensor(place(Int32Array.from(raw as Int32Array)), shape, "i32");
+      return Int32Array.from(raw as Int32Array);
     case "U8":
     case "BOOL":
-      return tensor(place(raw as Uint8Array), shape, "u8");
+      return raw as Uint8Array;
   }
+}
+
+/** Elements of [columns, rows] in the order of [rows, columns]. */
+function transpose<T extends TypedArray>(data: T, [rows, columns]: Shape): T {
+  const out = data.slice() as T;
+  for (let r = 0; r < rows!; r++) {
+    for (let c = 0; c < columns!; c++) out[r * columns! + c] = data[c * rows! + r]!;
+  }
+  return out;
 }
 
 type TypedArray = Float32Array | Int32Array | Uint16Array | Uint8Array;
@@ -295,11 +410,11 @@ function widenBf16(bits: Uint16Array): Float32Array<ArrayBuffer> {
   return new Float32Array(words.buffer);
 }
 
-function narrowI64(file: SafetensorsFile, name: string, values: BigInt64Array) {
+function narrowI64({ file, name }: StoredTensor, values: BigInt64Array) {
   return Int32Array.from(values, (value) => {
     const narrow = Number(value);
     if ((narrow | 0) !== narrow) {
-      throw new RangeError(`${file.path}: tensor "${name}" has ${value}, which no i32 can hold`);
+      throw new RangeError(`${file}: tensor "${name}" has ${value}, which no i32 can hold`);
     }
     return narrow;
   });

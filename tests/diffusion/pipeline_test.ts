@@ -10,13 +10,8 @@ import {
   vaeConfig,
 } from "../../lib/diffusion/config.ts";
 import { NoiseSchedule } from "../../lib/diffusion/noise_schedule.ts";
-import {
-  generate,
-  loadPipeline,
-  Pipeline,
-  type PromptEncoder,
-  savePipeline,
-} from "../../lib/diffusion/pipeline.ts";
+import { generate, Pipeline, type PromptEncoder } from "../../lib/diffusion/pipeline.ts";
+import { loadPipeline, savePipeline } from "../../lib/diffusion/pipeline_files.ts";
 import { startingNoise } from "../../lib/diffusion/sample.ts";
 import { ClipTokenizer } from "../../lib/diffusion/tokenizer.ts";
 import { unetParameters } from "../../lib/diffusion/unet.ts";

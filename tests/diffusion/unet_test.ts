@@ -94,7 +94,11 @@ Deno.test("unetConfig: names what it does not know", () => {
   assertThrows(read({ only_cross_attention: [false, true, false] }), Error, "only_cross_attention");
   assertThrows(read({ block_out_channels: [16, 32] }), Error, "3 blocks");
   assertThrows(read({ attention_head_dim: [1, 2] }), Error, "a list of 3 numbers");
-  assertThrows(read({ in_channels: "4" }), Error, '"in_channels" is "4"; expected a number');
+  assertThrows(
+    read({ in_channels: "4" }),
+    Error,
+    '"in_channels" is "4"; expected a whole number from 1 to',
+  );
   assertThrows(
     read({ block_out_channels: undefined }),
     Error,

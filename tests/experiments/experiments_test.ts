@@ -1,6 +1,6 @@
 /** Every experiment from data to page, on a lineage that is too small to learn anything. */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { loadPipeline } from "../../lib/diffusion/pipeline.ts";
+import { loadPipeline } from "../../lib/diffusion/pipeline_files.ts";
 import { type Circumstances, experiments, openMaterials } from "../../lib/experiments/mod.ts";
 import type { Materials } from "../../lib/experiments/materials.ts";
 import { presets, type Settings } from "../../lib/experiments/presets.ts";

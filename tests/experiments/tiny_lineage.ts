@@ -12,7 +12,8 @@ import { clipConfig, unetConfig, vaeConfig } from "../../lib/diffusion/config.ts
 import { initClip } from "../../lib/diffusion/clip.ts";
 import { clipTextParameters } from "../../lib/diffusion/clip_text.ts";
 import { NoiseSchedule } from "../../lib/diffusion/noise_schedule.ts";
-import { Pipeline, type PipelineParts, savePipeline } from "../../lib/diffusion/pipeline.ts";
+import { Pipeline, type PipelineParts } from "../../lib/diffusion/pipeline.ts";
+import { savePipeline } from "../../lib/diffusion/pipeline_files.ts";
 import { initUNet } from "../../lib/diffusion/unet.ts";
 import { initVae } from "../../lib/diffusion/vae.ts";
 import { nanoTokenizer } from "../../lib/nano/pretrain/clip.ts";

@@ -77,6 +77,71 @@ Deno.test("safetensors: a broken file is named, with what is wrong", async () =>
   await fails(handmade("shapeless", { w: { dtype: "F32" } }, 0), 'tensor "w" lacks a shape');
 });
 
+Deno.test("safetensors: a header that lies is refused, with the tensor's name", async () => {
+  const good = { dtype: "F32", shape: [2], data_offsets: [0, 8] };
+  const next = { dtype: "F32", shape: [2], data_offsets: [8, 16] };
+  const fails = async (header: unknown, message: string, bytes = 16) => {
+    const path = handmade("lie", header, bytes);
+    await assertRejects(() => openSafetensors(path), Error, `${path}${message}`);
+  };
+  for (const header of [[], null, 5, '"text"']) {
+    await fails(
+      typeof header === "string" ? header : JSON.stringify(header).padEnd(2),
+      " is not a safetensors file: its header is not a JSON object",
+    );
+  }
+  for (const value of [null, 5, [], "F32"]) {
+    await fails({ w: value }, ': the header of tensor "w" lacks a shape or data_offsets');
+  }
+  // `-1`, `1.5` and the like, whose product with the element size may fit the range all the same.
+  for (const shape of ["[-2]", "[1.5]", "[1e300]", '["2"]', "[null]", "[4294967296,4294967296]"]) {
+    await fails(
+      `{"w":{"dtype":"F32","shape":${shape},"data_offsets":[0,8]}}`,
+      `: tensor "w" has the shape `,
+    );
+  }
+  for (const offsets of ["[-8,0]", "[0.5,8.5]", "[8,0]", '["0","8"]', "[0,1e300]", "[null,8]"]) {
+    await fails(
+      `{"w":{"dtype":"F32","shape":[2],"data_offsets":${offsets}}}`,
+      `: tensor "w" has the data_offsets ${offsets.replace("1e300", "1e+300")}`,
+    );
+  }
+  for (const dtype of [null, 5, "toString", "__proto__"]) {
+    await fails({ w: { ...good, dtype } }, `: tensor "w" has the type ${dtype}`);
+  }
+  await fails({ a: good, b: good }, ': tensors "a" and "b" overlap', 8);
+  await fails({ a: good, b: { ...next, data_offsets: [4, 12] } }, ': tensors "a" and "b" overlap');
+  await fails({ b: next }, ': the 8 bytes before tensor "b" belong to no tensor');
+  await fails({ a: good }, ": its last 8 bytes belong to no tensor");
+  const twice = `"dtype":"F32","shape":[2]`;
+  await fails(
+    `{"a":{${twice},"data_offsets":[0,8]},"\\u0061":{${twice},"data_offsets":[8,16]}}`,
+    ': the header has "a" twice',
+  );
+  await fails({ __metadata__: ["x"], a: good, b: next }, ': "__metadata__" is ["x"]; expected');
+  await fails(
+    { __metadata__: { format: 5 }, a: good, b: next },
+    ': "format" in "__metadata__" is 5; expected a string',
+  );
+  await assertRejects(() => openSafetensors(folder), Error, `${folder} is a folder`);
+});
+
+Deno.test("safetensors: every name is a name like any other", async () => {
+  const path = `${folder}/names.safetensors`;
+  const names = ["__proto__", "constructor", "toString", "", '"}{,:\\', "1"];
+  await writeSafetensors(
+    path,
+    new Map(names.map((name, i) => [name, {
+      dtype: "F32",
+      shape: [1],
+      data: Float32Array.of(i),
+    }])),
+  );
+  const file = await openSafetensors(path);
+  assertEquals(new Set(file.entries.keys()), new Set(names));
+  for (const [i, name] of names.entries()) assertEquals([...await file.read(name)], [i]);
+});
+
 Deno.test("safetensors: a failed write leaves neither a new nor half a file", async () => {
   const path = `${folder}/kept.safetensors`;
   const good = new Map([["a", {

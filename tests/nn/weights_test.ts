@@ -1,7 +1,12 @@
 import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
-import { checkParameters, convParameters, initialise } from "../../lib/nn/init.ts";
+import {
+  checkParameters,
+  convParameters,
+  initialise,
+  selectParameters,
+} from "../../lib/nn/init.ts";
 import { openSafetensors, writeSafetensors } from "../../lib/nn/safetensors.ts";
-import { loadWeights, saveWeights, Weights } from "../../lib/nn/weights.ts";
+import { loadWeights, openWeights, saveWeights, Weights } from "../../lib/nn/weights.ts";
 import { type Tensor, tensor } from "../../lib/tensor/mod.ts";
 import { eachDevice } from "../tensor/devices.ts";
 
@@ -111,8 +116,109 @@ eachDevice("weights: folders and sharded files are found", async () => {
   await assertRejects(() => loadWeights(sharded), Error, 'tensor "x" in b.safetensors');
   write({ weight_map: { x: "c.safetensors" } });
   await assertRejects(() => loadWeights(sharded), Error, "c.safetensors");
-  write({});
-  await assertRejects(() => loadWeights(index), Error, 'no "weight_map"');
+  for (const content of [{}, null, [], { weight_map: null }, { weight_map: ["a.safetensors"] }]) {
+    write(content);
+    await assertRejects(() => loadWeights(index), Error, 'no "weight_map"');
+  }
+  // What is in the index must not lead out of the folder.
+  for (
+    const shard of [
+      "../a.safetensors",
+      `${sharded}/a.safetensors`,
+      "..\\a.safetensors",
+      5,
+      null,
+      "",
+    ]
+  ) {
+    write({ weight_map: { x: shard } });
+    await assertRejects(
+      () => loadWeights(index),
+      Error,
+      `places tensor "x" in ${JSON.stringify(shard)}; expected the name of a .safetensors file`,
+    );
+  }
+});
+
+eachDevice("weights: of a folder with both, the full weights are taken", async () => {
+  const both = await Deno.makeTempDir({ dir: folder });
+  const write = (name: string, value: number) =>
+    writeSafetensors(
+      `${both}/${name}`,
+      new Map([["x", { dtype: "F32" as const, shape: [1], data: Float32Array.of(value) }]]),
+    );
+  const found = async () => {
+    const weights = await loadWeights(both);
+    const [value] = await weights.get("x").data();
+    weights.dispose();
+    return value;
+  };
+  await write("model.fp16.safetensors", 16);
+  assertEquals(await found(), 16);
+  await write("model.safetensors", 32);
+  assertEquals(await found(), 32);
+});
+
+eachDevice("weights: progress counts the bytes, and a failure leaves nothing", async (device) => {
+  const live = device.liveBytes;
+  const path = `${folder}/progress.safetensors`;
+  const entry = (length: number) => ({
+    dtype: "F32" as const,
+    shape: [length],
+    data: new Float32Array(length),
+  });
+  await writeSafetensors(path, new Map([["x", entry(3)], ["y", entry(5)], ["z", entry(1)]]));
+  const seen: number[][] = [];
+  const onProgress = (...report: number[]) => void seen.push(report);
+  (await loadWeights(path, { onProgress })).dispose();
+  assertEquals(seen, [[12, 36], [32, 36], [36, 36]]);
+
+  const stored = await openWeights(path, { rename: (n) => n === "z" ? undefined : n });
+  assertEquals([...stored.tensors.keys()], ["x", "y"]);
+  // The file loses its end after its header was read.
+  await Deno.truncate(path, stored.tensors.get("y")!.byteOffset + 4);
+  await assertRejects(() => loadWeights(stored), Error, `${path} ended at byte`);
+  assertEquals(device.liveBytes, live);
+  await assertRejects(() => openWeights(path, { rename: () => "w" }), Error, "is truncated");
+});
+
+Deno.test("weights: two tensors of one name are refused", async () => {
+  const path = `${folder}/same.safetensors`;
+  const entry = { dtype: "F32" as const, shape: [1], data: Float32Array.of(1) };
+  await writeSafetensors(path, new Map([["x", entry], ["y", entry]]));
+  await assertRejects(
+    () => openWeights(path, { rename: () => "w" }),
+    Error,
+    'tensors "x" and "y" are both "w"',
+  );
+});
+
+Deno.test("selectParameters: takes the model's tensors and refuses those of another", async () => {
+  const path = `${folder}/select.safetensors`;
+  const parameters = convParameters("conv_in", 4, 8, 3);
+  const entry = (...shape: number[]) => ({
+    dtype: "F16" as const,
+    shape,
+    data: new Uint16Array(shape.reduce((a, b) => a * b, 1)),
+  });
+  const conv = [["conv_in.bias", entry(8)], ["conv_in.weight", entry(8, 4, 3, 3)]] as const;
+  const select = async (...entries: (readonly [string, ReturnType<typeof entry>])[]) => {
+    await writeSafetensors(path, new Map(entries));
+    return selectParameters(await openWeights(path), parameters, /^position_ids$/);
+  };
+  const selected = await select(...conv, ["position_ids", entry(1, 7)]);
+  assertEquals([...selected.tensors.keys()], ["conv_in.bias", "conv_in.weight"]);
+  await assertRejects(
+    () => select(...conv, ["adapter.a", entry(1)], ["adapter.b", entry(1)]),
+    Error,
+    `tensor "adapter.a" in ${path} is not one of this model's (nor are 1 more)`,
+  );
+  await assertRejects(() => select(conv[0]), Error, `no tensor "conv_in.weight" in ${path}`);
+  await assertRejects(
+    () => select(conv[0], ["conv_in.weight", entry(3, 3, 4, 8)]),
+    Error,
+    "has the shape [3, 3, 4, 8]; the configuration gives [8, 4, 3, 3]",
+  );
 });
 
 Deno.test("weights: a folder without weights says what is expected", async () => {

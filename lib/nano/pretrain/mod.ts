@@ -7,7 +7,7 @@
  * @module
  */
 import { writeManifest } from "../../data/manifest.ts";
-import { savePipeline } from "../../diffusion/pipeline.ts";
+import { savePipeline } from "../../diffusion/pipeline_files.ts";
 import type { UNetConfig } from "../../diffusion/config.ts";
 import { initUNet } from "../../diffusion/unet.ts";
 import type { Tensor } from "../../tensor/mod.ts";

@@ -5,7 +5,7 @@
  */
 import { type ClipConfig, clipConfig, readJson } from "../../diffusion/config.ts";
 import type { TextEncoder } from "../../diffusion/conditions.ts";
-import { loadUNet, loadVae } from "../../diffusion/pipeline.ts";
+import { loadUNet, loadVae } from "../../diffusion/pipeline_files.ts";
 import { writeAtomically } from "../../nn/safetensors.ts";
 import { loadWeights, saveWeights, Weights } from "../../nn/weights.ts";
 import type { Tensor } from "../../tensor/mod.ts";
