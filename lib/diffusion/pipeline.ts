@@ -24,7 +24,7 @@ import {
 } from "./config.ts";
 import { NoiseSchedule, type TimestepSpacing } from "./noise_schedule.ts";
 import { type Conditions, Sampler, startingNoise } from "./sample.ts";
-import { ClipTokenizer, type Overlong } from "./tokenizer.ts";
+import { ClipTokenizer, type Overlong, type TokenizerClass } from "./tokenizer.ts";
 import { unetParameters } from "./unet.ts";
 import { unscaleLatents, vaeDecode, vaeFactor, vaeParameters, vaeTensorName } from "./vae.ts";
 
@@ -66,7 +66,7 @@ export interface GenerateOptions {
   /** Default: the schedule's own. */
   readonly spacing?: TimestepSpacing;
   readonly lora?: LoraAdapter;
-  /** Default: the empty prompt. */
+  /** Default: none, which for SD1.5 is the empty prompt. */
   readonly negativePrompt?: string;
   /** Index of the first image, so that a long list can be made in parts. Default 0. */
   readonly firstIndex?: number;
@@ -288,17 +288,24 @@ export async function generate(
   return { data, count: prompts.length, height, width };
 }
 
-/** The conditions to be guided away from: those of the negative prompt, or SDXL's zeros. */
-async function negativeConditions(
+/**
+ * The conditions to be guided away from: those of the negative prompt, or SDXL's zeros where there is
+ * none (an empty one is a prompt like any other, as in diffusers).
+ *
+ * @param size Height and width in pixels (SDXL).
+ * @returns Realised tensors, which the caller disposes.
+ */
+export async function negativeConditions(
   pipeline: Pipeline,
   batch: number,
   size: readonly [number, number],
-  { negativePrompt, overlong }: GenerateOptions,
+  { negativePrompt, overlong }: Pick<GenerateOptions, "negativePrompt" | "overlong">,
 ): Promise<Conditions> {
   const prompts = new Array<string>(batch).fill(negativePrompt ?? "");
   const encoded = await pipeline.encodePrompts(prompts, size, overlong);
   // diffusers' own default, for folders that do not say.
-  const zeroed = (pipeline.index.force_zeros_for_empty_prompt ?? true) && !negativePrompt;
+  const zeroed = (pipeline.index.force_zeros_for_empty_prompt ?? true) &&
+    negativePrompt === undefined;
   if (!zeroed || !encoded.added) return encoded;
   disposeConditions({ context: encoded.context });
   const { textEmbeds, timeIds } = encoded.added;
@@ -341,10 +348,18 @@ export async function loadPipeline(
   const numbers = index.text_encoder_2 ? ["", "_2"] : [""];
   const textEncoders = [];
   for (const suffix of numbers) {
-    textEncoders.push({
-      ...await loadTextEncoder(`${folder}/text_encoder${suffix}`, options),
-      tokenizer: await ClipTokenizer.load(`${folder}/tokenizer${suffix}`),
-    });
+    const encoder = await loadTextEncoder(`${folder}/text_encoder${suffix}`, options);
+    const kind = tokenizerClass(index, `tokenizer${suffix}`, folder);
+    const tokenizer = await ClipTokenizer.load(`${folder}/tokenizer${suffix}`, kind);
+    const { vocab_size } = encoder.config;
+    if (tokenizer.size > vocab_size) {
+      throw new Error(
+        `${folder}/tokenizer${suffix} has ids up to ${tokenizer.size - 1}, but ` +
+          `${folder}/text_encoder${suffix} has embeddings for ${vocab_size} ("vocab_size"): ` +
+          `they are not of one model`,
+      );
+    }
+    textEncoders.push({ ...encoder, tokenizer });
   }
   return new Pipeline({
     unet: await loadUNet(`${folder}/unet`, options),
@@ -353,6 +368,17 @@ export async function loadPipeline(
     schedule: await loadSchedule(`${folder}/scheduler`),
     index,
   });
+}
+
+/** The class that a part of `model_index.json` names; diffusers' own where it names none. */
+function tokenizerClass(index: Json, key: string, folder: string): TokenizerClass {
+  if (index[key] == null) return "CLIPTokenizer";
+  const name = Array.isArray(index[key]) ? index[key][1] : undefined;
+  if (name === "CLIPTokenizer" || name === "CLIPTokenizerFast") return name;
+  throw new Error(
+    `${folder}/model_index.json: "${key}" is ${JSON.stringify(index[key])}; ` +
+      `expected the class CLIPTokenizer or CLIPTokenizerFast of "transformers"`,
+  );
 }
 
 /** Loads the folder of a U-Net. */
