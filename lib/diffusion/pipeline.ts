@@ -50,7 +50,7 @@ export interface GenerateOptions {
   /** Default: the schedule's own. */
   readonly spacing?: TimestepSpacing;
   readonly lora?: LoraAdapter;
-  /** Default: the empty prompt. */
+  /** Default: none, which for SD1.5 is the empty prompt. */
   readonly negativePrompt?: string;
   /** Index of the first image, so that a long list can be made in parts. Default 0. */
   readonly firstIndex?: number;
@@ -272,17 +272,24 @@ export async function generate(
   return { data, count: prompts.length, height, width };
 }
 
-/** The conditions to be guided away from: those of the negative prompt, or SDXL's zeros. */
-async function negativeConditions(
+/**
+ * The conditions to be guided away from: those of the negative prompt, or SDXL's zeros where there is
+ * none (an empty one is a prompt like any other, as in diffusers).
+ *
+ * @param size Height and width in pixels (SDXL).
+ * @returns Realised tensors, which the caller disposes.
+ */
+export async function negativeConditions(
   pipeline: Pipeline,
   batch: number,
   size: readonly [number, number],
-  { negativePrompt, overlong }: GenerateOptions,
+  { negativePrompt, overlong }: Pick<GenerateOptions, "negativePrompt" | "overlong">,
 ): Promise<Conditions> {
   const prompts = new Array<string>(batch).fill(negativePrompt ?? "");
   const encoded = await pipeline.encodePrompts(prompts, size, overlong);
   // diffusers' own default, for folders that do not say.
-  const zeroed = (pipeline.index.force_zeros_for_empty_prompt ?? true) && !negativePrompt;
+  const zeroed = (pipeline.index.force_zeros_for_empty_prompt ?? true) &&
+    negativePrompt === undefined;
   if (!zeroed || !encoded.added) return encoded;
   disposeConditions({ context: encoded.context });
   const { textEmbeds, timeIds } = encoded.added;

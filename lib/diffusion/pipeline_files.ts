@@ -31,7 +31,7 @@ import {
 import { NoiseSchedule } from "./noise_schedule.ts";
 import { Pipeline, textClass } from "./pipeline.ts";
 import { openSingleFile } from "./single_file.ts";
-import { ClipTokenizer } from "./tokenizer.ts";
+import { ClipTokenizer, type TokenizerClass } from "./tokenizer.ts";
 import { unetParameters } from "./unet.ts";
 import { vaeParameters, vaeTensorName } from "./vae.ts";
 
@@ -250,18 +250,43 @@ export async function loadPipeline(
  * @throws {Error} Naming what is missing and where to put it.
  */
 export async function loadTokenizers(files: PipelineFiles): Promise<ClipTokenizer[]> {
-  const { path, layout, textEncoders } = files;
+  const { path, layout, textEncoders, index } = files;
   const folder = layout === "diffusers" ? path : folderOf(path);
   const tokenizers: ClipTokenizer[] = [];
   for (const [i, { config }] of textEncoders.entries()) {
-    const place = `${folder}/tokenizer${i === 0 ? "" : `_${i + 1}`}`;
-    const tokenizer = layout === "diffusers"
-      ? await ClipTokenizer.load(place)
-      : await looseTokenizer(path, place, config, tokenizers[0]);
-    checkVocabulary(tokenizer, place, config);
+    const part = `tokenizer${i === 0 ? "" : `_${i + 1}`}`;
+    const place = `${folder}/${part}`;
+    const kind = tokenizerClass(index, part, path);
+    const found = layout === "diffusers"
+      ? await ClipTokenizer.load(place, kind)
+      : await looseTokenizer(path, place, kind, tokenizers[0]);
+    // Where no file says it, prompts are as long as the text encoder takes them.
+    const length = found.files.config.model_max_length ?? config.max_position_embeddings;
+    const tokenizer = new ClipTokenizer(
+      { ...found.files, config: { ...found.files.config, model_max_length: length } },
+      ...[place, kind] as const,
+    );
+    // An id beyond the table of embeddings would read what is not there.
+    if (tokenizer.size > config.vocab_size) {
+      throw new Error(
+        `${place} has ids up to ${tokenizer.size - 1}, but the text encoder knows ids from 0 to ` +
+          `${config.vocab_size - 1} ("vocab_size"): they are not of one model`,
+      );
+    }
     tokenizers.push(tokenizer);
   }
   return tokenizers;
+}
+
+/** The class that a part of `model_index.json` names; diffusers' own where it names none. */
+function tokenizerClass(index: Json, key: string, path: string): TokenizerClass {
+  if (index[key] == null) return "CLIPTokenizer";
+  const name = Array.isArray(index[key]) ? index[key][1] : undefined;
+  if (name === "CLIPTokenizer" || name === "CLIPTokenizerFast") return name;
+  throw new Error(
+    `${path}/model_index.json: "${key}" is ${JSON.stringify(index[key])}; ` +
+      `expected the class CLIPTokenizer or CLIPTokenizerFast of "transformers"`,
+  );
 }
 
 function folderOf(path: string): string {
@@ -273,37 +298,23 @@ function folderOf(path: string): string {
 async function looseTokenizer(
   path: string,
   place: string,
-  config: ClipTextConfig,
+  kind: TokenizerClass,
   first: ClipTokenizer | undefined,
 ): Promise<ClipTokenizer> {
-  if (await isFile(`${place}/tokenizer_config.json`)) return await ClipTokenizer.load(place);
-  if (await isFile(`${place}/vocab.json`) && await isFile(`${place}/merges.txt`)) {
-    const vocab = await readJson(`${place}/vocab.json`) as Record<string, number>;
-    const merges = await Deno.readTextFile(`${place}/merges.txt`);
-    const json = { model_max_length: config.max_position_embeddings };
-    return new ClipTokenizer({ vocab, merges, config: json }, place);
+  if (await isFile(`${place}/vocab.json`) || await isFile(`${place}/tokenizer.json`)) {
+    return await ClipTokenizer.load(place, kind);
   }
   if (!first) {
     throw new Error(
       `${path} needs CLIP's vocabulary, which single files do not hold: put vocab.json and ` +
-        `merges.txt (or tokenizer.json with tokenizer_config.json) in the folder ${place}; every ` +
-        `Stable Diffusion 1.5 or XL in diffusers' layout has them in its own folder "tokenizer"`,
+        `merges.txt, or tokenizer.json, in the folder ${place}; every Stable Diffusion 1.5 or XL in ` +
+        `diffusers' layout has them in its own folder "tokenizer"`,
     );
   }
   // SDXL's second encoder has the same vocabulary, and was trained with "!" as padding.
   const { files } = first;
-  return new ClipTokenizer({ ...files, config: { ...files.config, pad_token: "!" } }, place);
-}
-
-/** An id beyond the table of embeddings would read what is not there. */
-function checkVocabulary({ files }: ClipTokenizer, place: string, config: ClipTextConfig): void {
-  for (const [token, id] of Object.entries(files.vocab)) {
-    if (Number.isInteger(id) && id >= 0 && id < config.vocab_size) continue;
-    throw new Error(
-      `${place}: token ${JSON.stringify(token)} has the id ${JSON.stringify(id)}, but the text ` +
-        `encoder knows ids from 0 to ${config.vocab_size - 1}: the vocabulary is of another model`,
-    );
-  }
+  const config = { ...files.config, pad_token: "!" };
+  return new ClipTokenizer({ ...files, config }, place, kind);
 }
 
 /** Loads the folder of a U-Net. */
@@ -315,6 +326,12 @@ export async function loadUNet(folder: string, options: LoadPipelineOptions = {}
 /** Loads the folder of a VAE. */
 export async function loadVae(folder: string, options: LoadPipelineOptions = {}) {
   const { config, stored } = await openVae(folder);
+  return { config, weights: await loadWeights(stored, options) };
+}
+
+/** Loads the folder of a CLIP text encoder. */
+export async function loadTextEncoder(folder: string, options: LoadPipelineOptions = {}) {
+  const { config, stored } = await openTextEncoder(folder);
   return { config, weights: await loadWeights(stored, options) };
 }
 

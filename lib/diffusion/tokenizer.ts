@@ -1,14 +1,20 @@
 /**
  * CLIP's tokenizer: lower-cased text is cut into words, a word's UTF-8 bytes into symbols, and
  * neighbouring symbols are merged in the order in which training found them (byte-pair encoding).
- * It reads the files of transformers' `CLIPTokenizer`.
+ * It gives the ids of transformers' `CLIPTokenizer` or `CLIPTokenizerFast`, from either's files.
  *
  * @module
  */
-import { type Json, readJson } from "./config.ts";
+import { mergePairs, parseMerges } from "./byte_pairs.ts";
+import { type TokenizerClass, type Word, wordCutter } from "./clip_words.ts";
+import {
+  parseVocab,
+  readTokenizerFiles,
+  type TokenizerFiles,
+  tokenizerSettings,
+} from "./tokenizer_files.ts";
 
-const WORDS =
-  /<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/giu;
+export type { TokenizerClass, TokenizerFiles };
 
 /** Marks the symbol that ends a word. */
 const WORD_END = "</w>";
@@ -24,24 +30,17 @@ export interface TokenBatch {
   readonly length: number;
 }
 
-/** The content of a tokenizer's files. */
-export interface TokenizerFiles {
-  /** `vocab.json` */
-  readonly vocab: Readonly<Record<string, number>>;
-  /** `merges.txt` */
-  readonly merges: string;
-  /** `tokenizer_config.json` */
-  readonly config: Json;
-}
-
 /** Turns prompts into token ids. */
 export class ClipTokenizer {
   readonly files: TokenizerFiles;
   /** The length that prompts are padded to: 77 for CLIP. */
   readonly maxLength: number;
+  /** How many ids there are: the highest and one. */
+  readonly size: number;
   readonly #source: string;
   readonly #vocab: ReadonlyMap<string, number>;
   readonly #ranks: ReadonlyMap<string, number>;
+  readonly #cut: (text: string) => Iterable<Word>;
   readonly #bytes = byteSymbols();
   readonly #words = new Map<string, readonly number[]>();
   readonly #start: number;
@@ -51,43 +50,48 @@ export class ClipTokenizer {
   /**
    * @param files The files' content.
    * @param source Their folder, for messages.
+   * @param kind Which of transformers' classes to follow.
    * @throws {Error} When a file lacks what it must have.
    */
-  constructor(files: TokenizerFiles, source = "the tokenizer") {
+  constructor(
+    files: TokenizerFiles,
+    source = "the tokenizer",
+    kind: TokenizerClass = "CLIPTokenizer",
+  ) {
     this.files = files;
     this.#source = source;
-    this.#vocab = new Map(Object.entries(files.vocab));
-    const lines = files.merges.split("\n").filter((line) => line.trim() !== "");
-    if (lines[0]?.startsWith("#version")) lines.shift();
-    this.#ranks = new Map(lines.map((line, rank) => [line.trim(), rank]));
-    const length = files.config.model_max_length;
-    if (typeof length !== "number") {
-      throw new Error(`${source}/tokenizer_config.json has no number "model_max_length"`);
+    this.#vocab = parseVocab(files.vocab, source);
+    this.#ranks = parseMerges(files.merges, source);
+    for (const pair of this.#ranks.keys()) {
+      const merged = pair.replace(" ", "");
+      if (this.#vocab.has(merged)) continue;
+      throw new Error(
+        `the merges of ${source} make "${merged}" of "${pair}", which its vocabulary lacks: ` +
+          `the two are not of one tokenizer`,
+      );
     }
-    this.maxLength = length;
-    this.#start = this.#special("bos_token", "<|startoftext|>");
-    this.#end = this.#special("eos_token", "<|endoftext|>");
-    this.#pad = this.#special("pad_token", "<|endoftext|>");
+    const settings = tokenizerSettings(files.config, this.#vocab, source);
+    this.maxLength = settings.maxLength;
+    this.size = [...this.#vocab.values(), ...settings.added.map(({ id }) => id)]
+      .reduce((a, b) => Math.max(a, b)) + 1;
+    this.#start = settings.start;
+    this.#end = settings.end;
+    this.#pad = settings.pad;
+    this.#cut = wordCutter(kind, settings.added);
   }
 
   /**
-   * Reads `vocab.json`, `merges.txt` and `tokenizer_config.json` of a folder.
+   * Reads a tokenizer's folder: `vocab.json` and `merges.txt`, or `tokenizer.json`.
    *
-   * @throws {Error} When one is missing or broken, with its name.
+   * @param kind Which of transformers' classes to follow: pipelines name theirs in
+   * `model_index.json`, processors take the fast one.
+   * @throws {Error} When a file is missing or broken, with its name.
    */
-  static async load(folder: string): Promise<ClipTokenizer> {
-    const [vocab, config] = await Promise.all([
-      readJson(`${folder}/vocab.json`),
-      readJson(`${folder}/tokenizer_config.json`),
-    ]);
-    let merges: string;
-    try {
-      merges = await Deno.readTextFile(`${folder}/merges.txt`);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-      throw new Deno.errors.NotFound(`no such file: ${folder}/merges.txt`);
-    }
-    return new ClipTokenizer({ vocab: vocab as Record<string, number>, merges, config }, folder);
+  static async load(
+    folder: string,
+    kind: TokenizerClass = "CLIPTokenizer",
+  ): Promise<ClipTokenizer> {
+    return new ClipTokenizer(await readTokenizerFiles(folder, kind), folder, kind);
   }
 
   /**
@@ -98,20 +102,24 @@ export class ClipTokenizer {
    * @throws {RangeError} When the prompt is too long; {@linkcode Error} when a word is not in the vocabulary.
    */
   encode(prompt: string, overlong: Overlong = "error"): Int32Array {
-    const text = prompt.normalize("NFC").replace(/\s+/g, " ").toLowerCase();
-    let tokens = [...text.matchAll(WORDS)].flatMap(([word]) => this.#word(word));
     const room = this.maxLength - 2;
-    if (tokens.length > room) {
-      if (overlong === "error") {
-        throw new RangeError(
-          `the prompt has ${tokens.length + 2} tokens, start and end included; at most ` +
-            `${this.maxLength} fit: shorten it (or truncate it): "${prompt}"`,
-        );
-      }
-      tokens = tokens.slice(0, room);
-    }
     const ids = new Int32Array(this.maxLength).fill(this.#pad);
-    ids.set([this.#start, ...tokens, this.#end]);
+    ids[0] = this.#start;
+    let count = 0;
+    for (const word of this.#cut(prompt)) {
+      if (count >= room && overlong === "truncate") break;
+      for (const id of typeof word === "number" ? [word] : this.#word(word)) {
+        if (count++ < room) ids[count] = id;
+      }
+    }
+    if (count > room && overlong === "error") {
+      const shown = prompt.length > 200 ? `${prompt.slice(0, 200)}...` : prompt;
+      throw new RangeError(
+        `the prompt has ${count + 2} tokens, start and end included; at most ` +
+          `${this.maxLength} fit: shorten it (or truncate it): "${shown}"`,
+      );
+    }
+    ids[Math.min(count, room) + 1] = this.#end;
     return ids;
   }
 
@@ -122,21 +130,11 @@ export class ClipTokenizer {
     return { ids, count: prompts.length, length: this.maxLength };
   }
 
-  #special(key: string, fallback: string): number {
-    const value = this.files.config[key] ?? fallback;
-    const content = typeof value === "string" ? value : (value as { content: string }).content;
-    const id = this.#vocab.get(content);
-    if (id === undefined) {
-      throw new Error(`${this.#source}/vocab.json has no token "${content}" (the ${key})`);
-    }
-    return id;
-  }
-
   /** The ids of one word, remembered. */
   #word(word: string): readonly number[] {
     let ids = this.#words.get(word);
     if (!ids) {
-      ids = this.#merge(word).map((symbol) => {
+      ids = this.#symbols(word).map((symbol) => {
         const id = this.#vocab.get(symbol);
         if (id === undefined) {
           throw new Error(
@@ -150,28 +148,11 @@ export class ClipTokenizer {
     return ids;
   }
 
-  /** Merges a word's symbols, the pair that training found first each time. */
-  #merge(word: string): string[] {
+  #symbols(word: string): string[] {
     if (word === "<|startoftext|>" || word === "<|endoftext|>") return [word];
-    let symbols = Array.from(new TextEncoder().encode(word), (byte) => this.#bytes[byte]!);
+    const symbols = Array.from(new TextEncoder().encode(word), (byte) => this.#bytes[byte]!);
     symbols[symbols.length - 1] += WORD_END;
-    for (;;) {
-      let best = Infinity;
-      for (let i = 0; i + 1 < symbols.length; i++) {
-        best = Math.min(best, this.#ranks.get(`${symbols[i]} ${symbols[i + 1]}`) ?? Infinity);
-      }
-      if (best === Infinity) return symbols;
-      const merged: string[] = [];
-      for (let i = 0; i < symbols.length; i++) {
-        const pair = `${symbols[i]} ${symbols[i + 1]}`;
-        if (i + 1 < symbols.length && this.#ranks.get(pair) === best) {
-          merged.push(symbols[i]! + symbols[++i]!);
-        } else {
-          merged.push(symbols[i]!);
-        }
-      }
-      symbols = merged;
-    }
+    return mergePairs(symbols, this.#ranks);
   }
 }
 

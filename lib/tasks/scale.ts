@@ -15,8 +15,8 @@ import {
   type StepCost,
   writeRandomUNet,
 } from "../bench/full_size.ts";
-import { NoiseSchedule } from "../diffusion/mod.ts";
-import { loadUNet } from "../diffusion/pipeline.ts";
+import { loadUNet, NoiseSchedule } from "../diffusion/mod.ts";
+
 import { type Provenance, provenance, writeWhole } from "../experiments/run.ts";
 import { markdownTable } from "../experiments/report.ts";
 import { openSafetensors, writeSafetensors } from "../nn/mod.ts";

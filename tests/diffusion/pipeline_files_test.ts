@@ -313,10 +313,15 @@ Deno.test("loadTokenizers: a single file's vocabulary lies beside it", async () 
   await assertRejects(
     () => loadPipeline(path),
     Error,
-    `${path} needs CLIP's vocabulary, which single files do not hold: put vocab.json and merges.txt`,
+    `no such file: ${place}/tokenizer/merges.txt`,
   );
   Deno.removeSync(`${place}/tokenizer`, { recursive: true });
-  await assertRejects(() => loadPipeline(path), Error, `in the folder ${place}/tokenizer; every`);
+  await assertRejects(
+    () => loadPipeline(path),
+    Error,
+    `${path} needs CLIP's vocabulary, which single files do not hold: put vocab.json and ` +
+      `merges.txt, or tokenizer.json, in the folder ${place}/tokenizer; every`,
+  );
 });
 
 Deno.test("loadTokenizers: a vocabulary beyond the text encoder's is refused", async () => {
@@ -325,7 +330,7 @@ Deno.test("loadTokenizers: a vocabulary beyond the text encoder's is refused", a
   await assertRejects(
     () => loadPipeline(path),
     Error,
-    "has the id 512, but the text encoder knows ids from 0 to 511: the vocabulary is of another model",
+    'ids from 0 to 511 ("vocab_size"): they are not of one model',
   );
 });
 
@@ -421,6 +426,11 @@ Deno.test("folder: what is wrong is named with its file", async () => {
   await fails(
     index({ text_encoder: [null, null] }),
     (p) => `${p}/model_index.json: "text_encoder" is [null,null]`,
+  );
+  await fails(
+    index({ tokenizer: ["transformers", "T5Tokenizer"] }),
+    (p) =>
+      `${p}/model_index.json: "tokenizer" is ["transformers","T5Tokenizer"]; expected the class`,
   );
   await fails((p) => Deno.removeSync(`${p}/tokenizer`), (p) => `no such file: ${p}/tokenizer/`);
   await fails(

@@ -4,6 +4,7 @@ text, the whole model, and its tokenizer."""
 import collections
 
 import torch
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -16,7 +17,10 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from common import ROOT, case, roughen, save_json, save_model, save_tensors, seed
+from transformers.models.clip.tokenization_clip import bytes_to_unicode
+
+from common import ROOT, case, roughen, save_json, save_model, save_tensors, seed, without_ftfy
+from unets import build
 
 TEXT = dict(
     vocab_size=64,
@@ -179,9 +183,19 @@ def learn_bpe(words: list[str], merges: int) -> list[tuple[str, str]]:
     return found
 
 
-def make_tokenizer() -> None:
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
+TOKENIZER = {
+    "tokenizer_class": "CLIPTokenizer",
+    "model_max_length": 24,
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+    "do_lower_case": True,
+}
 
+
+def make_tokenizer() -> None:
+    """A small vocabulary, once as `vocab.json` and `merges.txt` and once as `tokenizer.json` alone."""
     folder = ROOT / "clip/tokenizer"
     folder.mkdir(parents=True, exist_ok=True)
     merges = learn_bpe([w.replace("'", " '").split()[0] for w in CORPUS.split()], 120)
@@ -192,31 +206,78 @@ def make_tokenizer() -> None:
     save_json("clip/tokenizer/vocab.json", vocab)
     lines = ["#version: 0.2"] + [" ".join(m) for m in merges]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n")
-    save_json(
-        "clip/tokenizer/tokenizer_config.json",
-        {
-            "tokenizer_class": "CLIPTokenizer",
-            "model_max_length": 24,
-            "bos_token": "<|startoftext|>",
-            "eos_token": "<|endoftext|>",
-            "unk_token": "<|endoftext|>",
-            "pad_token": "<|endoftext|>",
-            "do_lower_case": True,
-        },
-    )
-    slow = CLIPTokenizer.from_pretrained(folder)
-    fast = CLIPTokenizerFast.from_pretrained(folder)
-    options = dict(padding="max_length", truncation=True, max_length=24)
+    save_json("clip/tokenizer/tokenizer_config.json", TOKENIZER)
+
+    fast = CLIPTokenizerFast.from_pretrained(folder, pad_token="!").backend_tokenizer
+    fast.enable_truncation(24)
+    fast.enable_padding(pad_id=vocab["!"], pad_token="!", length=24)
+    alone = ROOT / "clip/tokenizer-json"
+    alone.mkdir(exist_ok=True)
+    fast.save(str(alone / "tokenizer.json"), pretty=False)
+
+    with without_ftfy():
+        slow = CLIPTokenizer.from_pretrained(folder)
     rows = []
     for prompt in PROMPTS:
-        ids = fast(prompt, **options).input_ids
-        row = {"prompt": prompt, "ids": ids, "unpadded": fast(prompt).input_ids}
-        # The two tokenizers differ on special tokens inside a text and on rare scripts.
-        row["slow_agrees"] = slow(prompt, **options).input_ids == ids
+        ids = slow(prompt, padding="max_length", truncation=True, max_length=24).input_ids
+        row = {"prompt": prompt, "ids": ids, "unpadded": slow(prompt).input_ids}
+        row["tokenizer_json"] = fast.encode(prompt).ids
         rows.append(row)
-    rows_path = "clip/tokenizer/golden.json"
-    save_json(rows_path, {"max_length": 24, "rows": rows})
-    case("tokenizer", "tokenizer", model="clip/tokenizer", golden=rows_path)
+    save_json("clip/tokenizer/golden.json", {"max_length": 24, "rows": rows})
+    case("tokenizer", "tokenizer", model="clip/tokenizer", golden="clip/tokenizer/golden.json")
+
+
+def make_sdxl_prompts() -> None:
+    """What StableDiffusionXLPipeline tells its U-Net about prompts, with and without zeros for no prompt."""
+    seed("clip/sdxl")
+    folder = "clip/sdxl"
+    with without_ftfy():
+        tokenizer = CLIPTokenizer.from_pretrained(ROOT / "clip/tokenizer")
+        tokenizer_2 = CLIPTokenizer.from_pretrained(ROOT / "clip/tokenizer", pad_token="!")
+    shared = dict(TEXT, vocab_size=len(tokenizer), max_position_embeddings=24, eos_token_id=2)
+    narrow = dict(shared, hidden_size=8, intermediate_size=16, hidden_act="quick_gelu")
+    wide = dict(shared, hidden_size=16, intermediate_size=32, hidden_act="gelu", projection_dim=20)
+    first = roughen(CLIPTextModel(CLIPTextConfig(**narrow)))
+    second = roughen(CLIPTextModelWithProjection(CLIPTextConfig(**wide)))
+    unet = build("sdxl")
+    prompts = ["a photo of a cat!", "", "a cat " * 40]
+    negatives = ["rain!", "", "highly detailed"]
+    tensors = {}
+    for zeros in (True, False):
+        pipe = StableDiffusionXLPipeline(
+            vae=None,
+            text_encoder=first,
+            text_encoder_2=second,
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer_2,
+            unet=unet,
+            scheduler=DDIMScheduler(),
+            force_zeros_for_empty_prompt=zeros,
+        )
+        for name, negative in (("none", None), ("given", negatives)):
+            context, negative_context, pooled, negative_pooled = pipe.encode_prompt(
+                prompts, device="cpu", do_classifier_free_guidance=True, negative_prompt=negative
+            )
+            tensors.update(
+                {
+                    "context": context,
+                    "text_embeds": pooled,
+                    f"context.{name}.zeros-{zeros}".lower(): negative_context,
+                    f"text_embeds.{name}.zeros-{zeros}".lower(): negative_pooled,
+                }
+            )
+    tensors["time_ids"] = pipe._get_add_time_ids((48, 64), (0, 0), (48, 64), torch.float32, 20).repeat(3, 1)
+    save_tensors(f"{folder}/golden.safetensors", tensors)
+    save_model(first, f"{folder}/text_encoder")
+    save_model(second, f"{folder}/text_encoder_2")
+    case(
+        "sdxl-prompts",
+        "sdxl",
+        model=folder,
+        golden=f"{folder}/golden.safetensors",
+        prompts=prompts,
+        negatives=negatives,
+    )
 
 
 def make() -> None:
@@ -224,3 +285,4 @@ def make() -> None:
     make_vision()
     make_whole()
     make_tokenizer()
+    make_sdxl_prompts()

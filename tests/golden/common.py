@@ -1,8 +1,10 @@
 """What every golden case shares: seeded weights, files with plain names, and the manifest."""
 
+import contextlib
 import copy
 import json
 import pathlib
+import sys
 import zlib
 
 import torch
@@ -53,6 +55,19 @@ def save_json(path: str, value) -> None:
     file = ROOT / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def without_ftfy():
+    """Loads transformers' CLIPTokenizer as a plain installation has it: it repairs text where ftfy is found."""
+    hidden = sys.modules.get("ftfy")
+    sys.modules["ftfy"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["ftfy"]
+        if hidden is not None:
+            sys.modules["ftfy"] = hidden
 
 
 def check_conditioning(name: str, unet, inputs: dict, output: torch.Tensor) -> None:

@@ -10,7 +10,17 @@ import torch
 
 import common
 
-PARTS = ["unets", "vaes", "clips", "loras", "objectives", "schedulers", "optimizers", "checkpoints"]
+PARTS = [
+    "unets",
+    "vaes",
+    "clips",
+    "clip_tokens",
+    "loras",
+    "objectives",
+    "schedulers",
+    "optimizers",
+    "checkpoints",
+]
 
 
 def main() -> None:
