@@ -486,6 +486,18 @@ export function clipConfig(json: Json, source = "the CLIP model's configuration"
   };
 }
 
+/** Strings, which are left alone, and the numbers that Python's `json` writes and JSON lacks. */
+const PYTHON_NUMBERS = /"(?:[^"\\]|\\.)*"?|(-?)Infinity|NaN/g;
+
+/** JSON, or what Python takes for it: diffusers writes `-Infinity` into schedulers' files. */
+function parseJson(text: string): Json {
+  return JSON.parse(text.replace(PYTHON_NUMBERS, (found, sign) => {
+    if (found[0] === '"') return found;
+    // Too large a number is read as infinite.
+    return found === "NaN" ? "null" : `${sign}1e999`;
+  }));
+}
+
 /**
  * Reads a JSON file that holds an object.
  *
@@ -501,7 +513,7 @@ export async function readJson(path: string): Promise<Json> {
   }
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (error) {
     throw new Error(`${path} is not JSON: ${(error as Error).message}`, { cause: error });
   }

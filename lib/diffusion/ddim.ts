@@ -1,36 +1,48 @@
 /**
- * Denoising diffusion implicit models (Song et al. 2020, equation 12): steps of any length, without
- * noise at eta 0.
+ * Denoising diffusion implicit models (Song et al. 2020, equation 12) without noise (eta 0).
  *
  * @module
  */
-import type { NoiseSchedule, StepWeights } from "./noise_schedule.ts";
+import { CLEAN, type NoiseLevel, type NoiseSchedule } from "./noise_schedule.ts";
+import { type SamplingPlan, type StepForm, transfer } from "./sampling_plan.ts";
+import { spacedTimesteps, timestepSpacings } from "./timesteps.ts";
+
+/** A run of diffusers' `DDIMScheduler`: from each timestep to the level `trainTimesteps / S` below. */
+export function ddimPlan(schedule: NoiseSchedule, steps: number): SamplingPlan {
+  const { config } = schedule;
+  const spacing = config.choice("timestep_spacing", timestepSpacings);
+  const last = config.boolean("set_alpha_to_one", true) ? CLEAN : schedule.level(0);
+  return {
+    form: clipping(schedule),
+    startScale: 1,
+    evaluations: spacedTimesteps(schedule, steps, spacing).map((timestep) => {
+      const to = levelBelow(schedule, timestep, steps, last);
+      return { timestep, weights: transfer(schedule, schedule.level(timestep), to) };
+    }),
+  };
+}
 
 /**
- * The step from timestep t to the one before it in a run of `steps` steps.
+ * The level one step of a run below timestep t; a step is `trainTimesteps / steps` long, rounded down.
  *
- * @param t The present timestep.
- * @param steps How many steps the run has; a step is `trainTimesteps / steps` long, rounded down.
- * @param eta 0 is deterministic; 1 has DDPM's variance.
+ * @param last The level below the first timestep.
  */
-export function ddimStep(
+export function levelBelow(
   schedule: NoiseSchedule,
   t: number,
   steps: number,
-  eta = 0,
-): StepWeights {
-  const previous = t - Math.floor(schedule.trainTimesteps / steps);
-  const abar = schedule.alphaCumprod(t);
-  const abarPrevious = previous < 0 ? schedule.finalAlphaCumprod : schedule.alphaCumprod(previous);
-  const variance = (1 - abarPrevious) / (1 - abar) * (1 - abar / abarPrevious);
-  const sigma = eta * Math.sqrt(Math.max(variance, 0));
-  return {
-    ...schedule.prediction(t),
-    next: [
-      Math.sqrt(abarPrevious),
-      Math.sqrt(Math.max(1 - abarPrevious - sigma * sigma, 0)),
-      0,
-      sigma,
-    ],
-  };
+  last: NoiseLevel,
+): NoiseLevel {
+  const below = t - Math.floor(schedule.trainTimesteps / steps);
+  return below < 0 ? last : schedule.level(below);
+}
+
+/**
+ * What DDIM and DDPM clamp the predicted original to. A file that does not say is not taken to ask for
+ * it: diffusers' pipeline of Stable Diffusion switches its schedulers' default off too.
+ */
+export function clipping({ config }: NoiseSchedule): StepForm {
+  config.choice("thresholding", [false]);
+  if (!config.boolean("clip_sample", false)) return {};
+  return { clipRange: config.positive("clip_sample_range", 1) };
 }

@@ -4,7 +4,10 @@
  * @module
  */
 import { take, type Tensor, tensor } from "../tensor/mod.ts";
-import type { NoiseSchedule, StepWeights } from "./noise_schedule.ts";
+import { clipping } from "./ddim.ts";
+import type { NoiseSchedule } from "./noise_schedule.ts";
+import type { SamplingPlan, StepWeights } from "./sampling_plan.ts";
+import { spacedTimesteps, timestepSpacings } from "./timesteps.ts";
 
 /**
  * `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps`.
@@ -49,22 +52,39 @@ function signalAndNoise(schedule: NoiseSchedule, timesteps: Tensor, rank: number
 }
 
 /**
- * A draw from `q(x_previous | x_t, x_0)` with the predicted x_0 (equations 6 and 7 of the paper), for
- * timesteps any distance apart.
- *
- * @param t The present timestep.
- * @param previous The timestep to reach; -1 for the end.
+ * A run of diffusers' `DDPMScheduler`: each step draws from `q(x_previous | x_t, x_0)` with the
+ * predicted x_0 (equations 6 and 7 of the paper), for timesteps any distance apart.
  */
-export function ddpmStep(schedule: NoiseSchedule, t: number, previous: number): StepWeights {
+export function ddpmPlan(schedule: NoiseSchedule, steps: number): SamplingPlan {
+  const { config } = schedule;
+  const spacing = config.choice("timestep_spacing", timestepSpacings);
+  const timesteps = spacedTimesteps(schedule, steps, spacing);
+  const variance = config.choice("variance_type", ["fixed_small", "fixed_large"]);
+  return {
+    form: { ...clipping(schedule), noisy: true },
+    startScale: 1,
+    evaluations: timesteps.map((t, i) => ({
+      timestep: t,
+      weights: posterior(schedule, t, timesteps[i + 1] ?? -1, variance),
+    })),
+  };
+}
+
+function posterior(
+  schedule: NoiseSchedule,
+  t: number,
+  previous: number,
+  varianceType: "fixed_small" | "fixed_large",
+): StepWeights {
   const abar = schedule.alphaCumprod(t);
   const abarPrevious = schedule.alphaCumprod(previous);
   const alpha = abar / abarPrevious;
   const beta = 1 - alpha;
-  const variance = schedule.varianceType === "fixed_large"
+  const variance = varianceType === "fixed_large"
     ? beta
     : Math.max((1 - abarPrevious) / (1 - abar) * beta, 1e-20);
   return {
-    ...schedule.prediction(t),
+    ...schedule.prediction(schedule.level(t)),
     next: [
       Math.sqrt(abarPrevious) * beta / (1 - abar),
       0,

@@ -1,38 +1,31 @@
 /**
- * How much noise there is at each timestep, from diffusers' `scheduler_config.json`, and what every
- * sampler shares: the timesteps that a run of S steps visits, and a step as eight numbers.
+ * How much noise there is at each timestep, from diffusers' `scheduler_config.json`, and what a
+ * model's output says about a noisy sample.
  *
  * @module
  */
-import type { Tensor } from "../tensor/mod.ts";
 import type { Json } from "./config.ts";
+import { SchedulerConfig } from "./scheduler_config.ts";
 
 /** What the model was trained to predict. */
 export type PredictionType = "epsilon" | "v_prediction" | "sample";
-/** How the timesteps of a run are spread over the schedule. */
-export type TimestepSpacing = "leading" | "trailing" | "linspace";
 
-/** The choices of each key, the libraries' default first. */
-const CHOICES = {
-  beta_schedule: ["linear", "scaled_linear", "squaredcos_cap_v2"],
-  prediction_type: ["epsilon", "v_prediction", "sample"],
-  timestep_spacing: ["leading", "trailing", "linspace"],
-  variance_type: ["fixed_small", "fixed_large"],
-} as const;
+/** A noisy sample is `signal x_0 + noise eps`, with `signal^2 + noise^2 = 1`. */
+export interface NoiseLevel {
+  readonly signal: number;
+  readonly noise: number;
+}
 
-function choice<K extends keyof typeof CHOICES>(
-  json: Json,
-  key: K,
-  source: string,
-): (typeof CHOICES)[K][number] {
-  const known: readonly string[] = CHOICES[key];
-  const value = json[key] ?? known[0];
-  if (!known.includes(value as string)) {
-    throw new Error(
-      `${source}: "${key}" is ${JSON.stringify(value)}; known are ${known.join(", ")}`,
-    );
-  }
-  return value as (typeof CHOICES)[K][number];
+/** No noise at all. */
+export const CLEAN: NoiseLevel = { signal: 1, noise: 0 };
+
+/**
+ * The weights by which the noisy sample and the model's output give the predicted original and the
+ * predicted noise.
+ */
+export interface Prediction {
+  readonly original: readonly [number, number];
+  readonly epsilon: readonly [number, number];
 }
 
 /** The noise levels of a diffusion process, in float64. */
@@ -42,47 +35,35 @@ export class NoiseSchedule {
   /** `abar_t`, the product of `1 - beta` up to and including t. */
   readonly alphasCumprod: Float64Array;
   readonly predictionType: PredictionType;
-  readonly timestepSpacing: TimestepSpacing;
-  readonly stepsOffset: number;
-  /** `abar` where DDIM's last step leads to: 1, or that of t = 0. */
-  readonly finalAlphaCumprod: number;
-  /** Samplers clamp the predicted original to this; infinite when the schedule does not clip. */
-  readonly clipRange: number;
-  /** DDPM's variance: that of the posterior, or beta. */
-  readonly varianceType: "fixed_small" | "fixed_large";
-  /** The file's own content. */
-  readonly json: Json;
+  /** The file's settings, which say how to sample too. */
+  readonly config: SchedulerConfig;
 
-  private constructor(json: Json, source: string) {
-    this.json = json;
-    this.trainTimesteps = number(json, "num_train_timesteps", 1000, source);
-    this.betas = betas(json, this.trainTimesteps, source);
+  private constructor(config: SchedulerConfig) {
+    this.config = config;
+    this.trainTimesteps = config.integer("num_train_timesteps", 1000, 2, 1e6);
+    config.choice("rescale_betas_zero_snr", [false]);
+    this.betas = betas(config, this.trainTimesteps);
     this.alphasCumprod = new Float64Array(this.trainTimesteps);
     this.betas.reduce((abar, beta, t) => this.alphasCumprod[t] = abar * (1 - beta), 1);
-    this.predictionType = choice(json, "prediction_type", source);
-    this.timestepSpacing = choice(json, "timestep_spacing", source);
-    this.varianceType = choice(json, "variance_type", source);
-    this.stepsOffset = number(json, "steps_offset", 0, source);
-    this.finalAlphaCumprod = json.set_alpha_to_one === false ? this.alphasCumprod[0]! : 1;
-    this.clipRange = json.clip_sample === true
-      ? number(json, "clip_sample_range", 1, source)
-      : Infinity;
-    for (const key of ["thresholding", "rescale_betas_zero_snr"]) {
-      if (json[key] === true) {
-        throw new Error(`${source}: "${key}" is true, which this implementation does not have`);
-      }
-    }
+    this.predictionType = config.choice("prediction_type", ["epsilon", "v_prediction", "sample"]);
   }
 
   /**
-   * Reads a schedule. Absent keys take diffusers' defaults, save that samples are not clipped.
+   * Reads a schedule. Absent keys take diffusers' defaults. What concerns sampling alone is read when
+   * a run is planned (see `samplingPlan`), so that any scheduler's file serves for training.
    *
    * @param json The parsed `scheduler_config.json`, of any scheduler class.
    * @param source The file's name, for messages.
    * @throws {Error} For a setting that is not implemented.
    */
   static fromConfig(json: Json, source = "the scheduler's configuration"): NoiseSchedule {
-    return new NoiseSchedule(json, source);
+    return new NoiseSchedule(new SchedulerConfig(json, source));
+  }
+
+  /** The file's content to be saved: an infinity, which JSON lacks, is diffusers' default anyway. */
+  get json(): Json {
+    const entries = Object.entries(this.config.json);
+    return Object.fromEntries(entries.filter(([, v]) => v !== Infinity && v !== -Infinity));
   }
 
   /** `abar_t`; timesteps before the first are noise-free. */
@@ -90,41 +71,14 @@ export class NoiseSchedule {
     return t < 0 ? 1 : this.alphasCumprod[t]!;
   }
 
-  /**
-   * The timesteps that a run visits, noisiest first, exactly as diffusers spaces them.
-   *
-   * @param steps How many, at most `trainTimesteps`.
-   * @param spacing Default: the schedule's own.
-   * @throws {RangeError} When the number of steps is not possible.
-   */
-  timesteps(steps: number, spacing: TimestepSpacing = this.timestepSpacing): number[] {
-    const total = this.trainTimesteps;
-    if (!Number.isInteger(steps) || steps < 1 || steps > total) {
-      throw new RangeError(
-        `the number of steps must be an integer from 1 to ${total}, not ${steps}`,
-      );
-    }
-    const indices = Array.from({ length: steps }, (_, i) => i);
-    switch (spacing) {
-      case "leading": {
-        const ratio = Math.floor(total / steps);
-        return indices.map((i) => i * ratio + this.stepsOffset).reverse();
-      }
-      case "trailing":
-        return indices.map((i) => roundHalfEven(total - i * (total / steps)) - 1);
-      case "linspace":
-        if (steps === 1) return [0];
-        return indices.map((i) => roundHalfEven(i * ((total - 1) / (steps - 1)))).reverse();
-    }
+  /** The level of a timestep. */
+  level(t: number): NoiseLevel {
+    const abar = this.alphaCumprod(t);
+    return { signal: Math.sqrt(abar), noise: Math.sqrt(1 - abar) };
   }
 
-  /**
-   * The weights by which the noisy sample and the model's output give the predicted original and the
-   * predicted noise at timestep t.
-   */
-  prediction(t: number): Pick<StepWeights, "original" | "epsilon"> {
-    const signal = Math.sqrt(this.alphaCumprod(t));
-    const noise = Math.sqrt(1 - this.alphaCumprod(t));
+  /** How to read the model's output at a noise level. */
+  prediction({ signal, noise }: NoiseLevel): Prediction {
     switch (this.predictionType) {
       case "epsilon":
         return { original: [1 / signal, -noise / signal], epsilon: [0, 1] };
@@ -136,21 +90,28 @@ export class NoiseSchedule {
   }
 }
 
-function number(json: Json, key: string, fallback: number, source: string): number {
-  const value = json[key] ?? fallback;
-  if (typeof value !== "number") {
-    throw new Error(`${source}: "${key}" is ${JSON.stringify(value)}; expected a number`);
+function betas(config: SchedulerConfig, count: number): Float64Array {
+  const given = config.json.trained_betas ?? undefined;
+  if (given !== undefined) {
+    const isBeta = (beta: unknown) => typeof beta === "number" && beta > 0 && beta < 1;
+    if (!Array.isArray(given) || given.length !== count || !given.every(isBeta)) {
+      throw new Error(
+        `${config.source}: "trained_betas" must be a list of ${count} numbers between 0 and 1, ` +
+          `one for each of "num_train_timesteps"`,
+      );
+    }
+    return Float64Array.from(given);
   }
-  return value;
-}
-
-function betas(json: Json, count: number, source: string): Float64Array {
-  if (Array.isArray(json.trained_betas)) return Float64Array.from(json.trained_betas);
-  const start = number(json, "beta_start", 0.0001, source);
-  const end = number(json, "beta_end", 0.02, source);
+  const start = config.number("beta_start", 0.0001);
+  const end = config.number("beta_end", 0.02);
+  for (const [key, beta] of [["beta_start", start], ["beta_end", end]] as const) {
+    if (beta <= 0 || beta >= 1) {
+      throw new Error(`${config.source}: "${key}" is ${beta}; expected a number between 0 and 1`);
+    }
+  }
   const line = (from: number, to: number) =>
     Float64Array.from({ length: count }, (_, t) => from + (to - from) * t / (count - 1));
-  switch (choice(json, "beta_schedule", source)) {
+  switch (config.choice("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])) {
     case "linear":
       return line(start, end);
     case "scaled_linear":
@@ -163,53 +124,4 @@ function betas(json: Json, count: number, source: string): Float64Array {
       );
     }
   }
-}
-
-/** NumPy's rounding, which the libraries use: halves go to the even neighbour. */
-function roundHalfEven(x: number): number {
-  const below = Math.floor(x);
-  if (x - below !== 0.5) return Math.round(x);
-  return below % 2 === 0 ? below : below + 1;
-}
-
-/**
- * One sampler step as weights. With the noisy sample x and the model's output o:
- *
- *     x0   = original[0] x + original[1] o, clamped to the schedule's range
- *     eps  = epsilon[0] x + epsilon[1] o
- *     next = next[0] x0 + next[1] eps + next[2] x + next[3] z,   z standard normal
- */
-export interface StepWeights {
-  readonly original: readonly [number, number];
-  readonly epsilon: readonly [number, number];
-  readonly next: readonly [number, number, number, number];
-}
-
-/** The weights as a tensor's content, so that one compiled step serves every timestep. */
-export function packStep({ original, epsilon, next }: StepWeights): Float32Array {
-  return Float32Array.of(...original, ...epsilon, ...next);
-}
-
-/**
- * Takes a sampler step.
- *
- * @param weights [8], from {@linkcode packStep}.
- * @param sample x, [N, ...]
- * @param output The model's, of the same shape.
- * @param clipRange The schedule's.
- * @param noise z, of the same shape; none for a deterministic step.
- */
-export function applyStep(
-  weights: Tensor,
-  sample: Tensor,
-  output: Tensor,
-  clipRange = Infinity,
-  noise?: Tensor,
-): Tensor {
-  const weight = (i: number) => weights.slice(0, i, i + 1);
-  let original = sample.mul(weight(0)).add(output.mul(weight(1)));
-  if (clipRange !== Infinity) original = original.maximum(-clipRange).minimum(clipRange);
-  const epsilon = sample.mul(weight(2)).add(output.mul(weight(3)));
-  const next = original.mul(weight(4)).add(epsilon.mul(weight(5))).add(sample.mul(weight(6)));
-  return noise ? next.add(noise.mul(weight(7))) : next;
 }

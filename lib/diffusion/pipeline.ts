@@ -10,8 +10,9 @@ import type { LoraAdapter, Weights } from "../nn/weights.ts";
 import { eosPositions } from "./clip_text.ts";
 import { promptFeatures, type TextEncoder } from "./conditions.ts";
 import type { ClipTextConfig, Json, UNetConfig, VaeConfig } from "./config.ts";
-import type { NoiseSchedule, TimestepSpacing } from "./noise_schedule.ts";
-import { type Conditions, Sampler, startingNoise } from "./sample.ts";
+import type { NoiseSchedule } from "./noise_schedule.ts";
+import { type Conditions, Sampler, startingNoise, stepNoise } from "./sample.ts";
+import { samplingPlan, type SchedulerName } from "./schedulers.ts";
 import type { ClipTokenizer, Overlong } from "./tokenizer.ts";
 import { unscaleLatents, vaeDecode, vaeFactor } from "./vae.ts";
 
@@ -43,12 +44,12 @@ export interface Images {
 export interface GenerateOptions {
   /** Determines the starting noise, with each image's index. */
   readonly seed: number;
-  /** DDIM steps. */
+  /** Denoising steps. */
   readonly steps: number;
   /** 1 switches classifier-free guidance off, and halves the work. */
   readonly guidanceScale: number;
-  /** Default: the schedule's own. */
-  readonly spacing?: TimestepSpacing;
+  /** What the images are sampled by; default: what the folder's `scheduler_config.json` says. */
+  readonly scheduler?: SchedulerName;
   readonly lora?: LoraAdapter;
   /** Default: none, which for SD1.5 is the empty prompt. */
   readonly negativePrompt?: string;
@@ -63,7 +64,7 @@ export interface GenerateOptions {
   readonly batchSize?: number;
   /** Whether prompts that are too long are refused (the default) or cut. */
   readonly overlong?: Overlong;
-  /** Called after every step with the number of U-Net steps done and in all. */
+  /** Called after every step with the number of the U-Net's evaluations done and in all. */
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -87,7 +88,7 @@ export class Pipeline {
     this.textEncoders = parts.textEncoders;
     this.schedule = parts.schedule;
     this.index = parts.index ?? defaultIndex(parts);
-    this.sampler = new Sampler(this.unet.weights, this.unet.config, this.schedule);
+    this.sampler = new Sampler(this.unet.weights, this.unet.config);
   }
 
   /**
@@ -198,6 +199,7 @@ type Inputs = { [key: string]: Tensor };
  * @param prompts One image each.
  * @returns The images in the prompts' order.
  * @throws {RangeError} For a prompt that is too long, or a size that the VAE's factor does not divide.
+ * @throws {Error} For a scheduler that is not implemented, naming the file, the key and its value.
  * @example
  * ```ts ignore
  * const pipeline = await loadPipeline("data/nano");
@@ -222,6 +224,8 @@ export async function generate(
       `images of ${height}x${width} are not possible: height and width must be multiples of ${factor}`,
     );
   }
+  // What cannot be sampled is refused before anything is computed.
+  const plan = samplingPlan(pipeline.schedule, options.steps, options.scheduler);
   const latentShape = [height / factor, width / factor, channels];
   const latentSize = latentShape[0]! * latentShape[1]! * channels;
   if (options.noise && options.noise.length !== prompts.length * latentSize) {
@@ -230,9 +234,10 @@ export async function generate(
         `[${latentShape}] latents take ${prompts.length * latentSize}`,
     );
   }
+  const first = options.firstIndex ?? 0;
   const noiseOf = (i: number) =>
     options.noise?.subarray(i * latentSize, (i + 1) * latentSize) ??
-      startingNoise(options.seed, (options.firstIndex ?? 0) + i, latentShape);
+      startingNoise(options.seed, first + i, latentShape);
 
   const data = new Uint8Array(prompts.length * height * width * 3);
   const batch = Math.min(options.batchSize ?? 8, prompts.length);
@@ -248,19 +253,23 @@ export async function generate(
       { length: batch },
       (_, j) => Math.min(b * batch + j, prompts.length - 1),
     );
-    const noise = new Float32Array(batch * latentSize);
-    rows.forEach((row, j) => noise.set(noiseOf(row), j * latentSize));
+    const stacked = (noiseOf: (row: number) => Float32Array) => {
+      const noise = new Float32Array(batch * latentSize);
+      rows.forEach((row, j) => noise.set(noiseOf(row), j * latentSize));
+      return noise;
+    };
     const conditional = await pipeline.encodePrompts(rows.map((r) => prompts[r]!), size, overlong);
     using latents = await pipeline.sampler.sample(
-      { data: noise, shape: [batch, ...latentShape] },
+      { data: stacked(noiseOf), shape: [batch, ...latentShape] },
       conditional,
       negative,
       {
-        steps: options.steps,
+        plan,
         guidanceScale: options.guidanceScale,
-        spacing: options.spacing,
         lora: options.lora,
-        onStep: (done, steps) => options.onProgress?.(b * steps + done, batches * steps),
+        stepNoise: (evaluation) =>
+          stacked((row) => stepNoise(options.seed, first + row, evaluation, latentShape)),
+        onStep: (done, all) => options.onProgress?.(b * all + done, batches * all),
       },
     );
     disposeConditions(conditional);
@@ -311,7 +320,7 @@ export const textClass = (config: ClipTextConfig) =>
   config.with_projection ? "CLIPTextModelWithProjection" : "CLIPTextModel";
 
 function defaultIndex({ textEncoders, schedule }: PipelineParts): Json {
-  const scheduler = schedule.json._class_name ?? "DDIMScheduler";
+  const scheduler = schedule.config.className ?? "DDIMScheduler";
   const two = textEncoders.length === 2;
   return {
     _class_name: two ? "StableDiffusionXLPipeline" : "StableDiffusionPipeline",

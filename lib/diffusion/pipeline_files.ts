@@ -120,7 +120,7 @@ async function openFolder(folder: string): Promise<PipelineFiles> {
     unet: await openUNet(`${folder}/unet`),
     vae: await openVae(`${folder}/vae`),
     textEncoders,
-    schedule: await openSchedule(`${folder}/scheduler`),
+    schedule: await openSchedule(`${folder}/scheduler`, index),
     index: {
       ...index,
       ...Object.fromEntries(unused.map((part) => [part, [null, null]])),
@@ -184,9 +184,15 @@ const openTextEncoder = (folder: string) =>
     /^(text_model\.embeddings\.position_ids|text_projection\.weight|logit_scale)$/,
   );
 
-async function openSchedule(folder: string): Promise<NoiseSchedule> {
+/** In diffusers the class that `model_index.json` names reads the file, whatever class wrote it. */
+async function openSchedule(folder: string, { scheduler }: Json): Promise<NoiseSchedule> {
   const file = `${folder}/scheduler_config.json`;
-  return NoiseSchedule.fromConfig(await readJson(file), file);
+  const json = await readJson(file);
+  const name = Array.isArray(scheduler) ? scheduler[1] : undefined;
+  return NoiseSchedule.fromConfig(
+    typeof name === "string" ? { ...json, _class_name: name } : json,
+    file,
+  );
 }
 
 /** Options of {@linkcode loadPipeline}. */

@@ -6,20 +6,18 @@
  *
  * @module
  */
-import {
-  concat,
-  jit,
-  type Jitted,
-  realize,
-  type Tensor,
-  tensor,
-  type Tree,
-} from "../tensor/mod.ts";
+import { concat, jit, type Jitted, realize, type Tensor, tensor } from "../tensor/mod.ts";
 import { randomNormal, stream } from "../tensor/random.ts";
 import type { LoraAdapter, Weights } from "../nn/weights.ts";
 import type { UNetConfig } from "./config.ts";
-import { ddimStep } from "./ddim.ts";
-import { applyStep, type NoiseSchedule, packStep, type TimestepSpacing } from "./noise_schedule.ts";
+import {
+  advance,
+  followPlan,
+  type SampleState,
+  type SamplingPlan,
+  type StepForm,
+  type StepInputs,
+} from "./sampling_plan.ts";
 import { type AddedConditions, unet } from "./unet.ts";
 
 /**
@@ -41,6 +39,21 @@ export function startingNoise(seed: number, index: number, shape: readonly numbe
   return randomNormal({ seed, stream: stream("sample.start"), step: index }, shape);
 }
 
+/**
+ * The noise that a step adds to image `index`, by its seed and index too.
+ *
+ * @param evaluation Which step of the run, from 0.
+ * @param shape [h, w, channels]
+ */
+export function stepNoise(
+  seed: number,
+  index: number,
+  evaluation: number,
+  shape: readonly number[],
+): Float32Array {
+  return randomNormal({ seed, stream: stream(`sample.step.${evaluation}`), step: index }, shape);
+}
+
 /** What the U-Net is told about the prompts, without and with text. */
 export interface Conditions {
   /** [N, L, D] */
@@ -50,45 +63,32 @@ export interface Conditions {
 
 /** How a batch is sampled. */
 export interface SampleOptions {
-  readonly steps: number;
+  /** The run, by {@linkcode samplingPlan}. */
+  readonly plan: SamplingPlan;
   readonly guidanceScale: number;
-  /** Default: the schedule's own. */
-  readonly spacing?: TimestepSpacing | undefined;
   readonly lora?: LoraAdapter | undefined;
-  /** Called after every step. */
-  readonly onStep?: ((done: number, steps: number) => void) | undefined;
+  /** f32 of the noise's shape, standard normal, for a step of a scheduler that adds noise (DDPM). */
+  readonly stepNoise?: ((evaluation: number) => Float32Array) | undefined;
+  /** Called after every evaluation of the U-Net. */
+  readonly onStep?: ((done: number, evaluations: number) => void) | undefined;
 }
 
-interface StepState {
-  readonly [key: string]: Tensor;
-  readonly latents: Tensor;
-}
-
-type StepArguments = {
-  readonly [key: string]: Tree;
-  /** f32 [1] */
-  readonly timestep: Tensor;
-  /** [8] */
-  readonly weights: Tensor;
+interface StepArguments extends StepInputs {
   /** [1] */
   readonly guidanceScale: Tensor;
   /** Context and additional conditions; twice the batch under guidance, the empty prompts first. */
   readonly conditions: { readonly [key: string]: Tensor };
   readonly lora: { readonly [layer: string]: { readonly down: Tensor; readonly up: Tensor } };
-};
+}
 
 /**
- * A U-Net and a schedule that turn noise into latents by DDIM at eta 0. Compiled steps are kept, one
- * for each batch shape and LoRA layout, so that many adapters can be compared with one compilation.
+ * A U-Net that turns noise into latents. Compiled steps are kept, one for each batch shape, LoRA
+ * layout and form of step, so that many adapters can be compared with one compilation.
  */
 export class Sampler {
-  readonly #steps = new Map<string, Jitted<StepState, StepArguments, Record<string, Tensor>>>();
+  readonly #steps = new Map<string, Jitted<SampleState, StepArguments, Record<string, Tensor>>>();
 
-  constructor(
-    readonly weights: Weights,
-    readonly config: UNetConfig,
-    readonly schedule: NoiseSchedule,
-  ) {}
+  constructor(readonly weights: Weights, readonly config: UNetConfig) {}
 
   /**
    * Samples latents.
@@ -104,30 +104,20 @@ export class Sampler {
     unconditional: Conditions | undefined,
     options: SampleOptions,
   ): Promise<Tensor> {
-    const { steps, guidanceScale, spacing, lora, onStep } = options;
+    const { plan, guidanceScale, lora, stepNoise, onStep } = options;
     const guided = unconditional !== undefined;
     // Joined conditions are new tensors, which end with the run; alone they stay the caller's.
     const conditions = joined(guided ? [unconditional, conditional] : [conditional]);
-    const latents = tensor(noise.data.slice(), noise.shape);
-    await realize(latents, ...Object.values(conditions));
+    await realize(...Object.values(conditions));
     await this.weights.realize();
 
-    const step = this.#step(guided, noise.shape, conditions, lora);
+    const step = this.#step(plan.form, guided, noise.shape, conditions, lora);
     const loraTree = Object.fromEntries(lora?.layers ?? []);
     using scale = tensor([guidanceScale], [1]);
-    const timesteps = this.schedule.timesteps(steps, spacing);
-    for (const [i, t] of timesteps.entries()) {
-      using timestep = tensor([t], [1]);
-      using weights = tensor(packStep(ddimStep(this.schedule, t, steps)), [8]);
-      await step({ latents }, {
-        timestep,
-        weights,
-        guidanceScale: scale,
-        conditions,
-        lora: loraTree,
-      });
-      onStep?.(i + 1, steps);
-    }
+    const latents = await followPlan(plan, noise, async (state, inputs, i) => {
+      await step(state, { ...inputs, guidanceScale: scale, conditions, lora: loraTree });
+      onStep?.(i + 1, plan.evaluations.length);
+    }, stepNoise);
     if (guided) { for (const t of Object.values(conditions)) t.dispose(); }
     return latents;
   }
@@ -138,23 +128,32 @@ export class Sampler {
     this.#steps.clear();
   }
 
-  /** The compiled step for a batch shape and a LoRA layout. */
+  /** The compiled step for a form, a batch shape and a LoRA layout. */
   #step(
+    form: StepForm,
     guided: boolean,
     shape: readonly number[],
     conditions: { readonly [key: string]: Tensor },
     lora: LoraAdapter | undefined,
   ) {
     const layout = [...lora?.layers ?? []].map(([path, { down }]) => `${path}:${down.shape}`);
-    const key = JSON.stringify([guided, shape, conditions.context!.shape, lora?.scale, layout]);
+    const key = JSON.stringify([
+      form,
+      guided,
+      shape,
+      conditions.context!.shape,
+      lora?.scale,
+      layout,
+    ]);
     const found = this.#steps.get(key);
     if (found) return found;
-    const made = jit(({ latents }: StepState, args: StepArguments) => {
+    const made = jit((state: SampleState, args: StepArguments) => {
       const overlay = lora && { scale: lora.scale, layers: new Map(Object.entries(args.lora)) };
       const w = this.weights.withLora(overlay);
       const { textEmbeds, timeIds } = args.conditions;
       const context = args.conditions.context!;
       const batch = context.shape[0]!;
+      const { latents } = state;
       const output = unet(w, this.config, {
         sample: guided ? concat([latents, latents], 0) : latents,
         timestep: args.timestep.expand([batch]),
@@ -164,8 +163,7 @@ export class Sampler {
       const predicted = guided
         ? guide(...output.split(0, 2) as [Tensor, Tensor], args.guidanceScale)
         : output;
-      const next = applyStep(args.weights, latents, predicted, this.schedule.clipRange);
-      return { state: { latents: next }, result: {} };
+      return { state: advance(form, state, predicted, args.weights, args.noise[0]), result: {} };
     });
     this.#steps.set(key, made);
     return made;

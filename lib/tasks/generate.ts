@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { generate, loadPipeline } from "../diffusion/mod.ts";
+import { generate, loadPipeline, schedulerNames } from "../diffusion/mod.ts";
 import { imageGrid } from "../experiments/image_grid.ts";
 import { writeWhole } from "../experiments/run.ts";
 import { loadLora } from "../nn/mod.ts";
 import { useDevice } from "./device.ts";
 import { gridName, readPrompts, writeImages } from "./files.ts";
-import { deviceOption, integer, number, text, texts } from "./options.ts";
+import { choice, deviceOption, integer, number, text, texts } from "./options.ts";
 import { progressOf } from "../notebook/progress.ts";
 import { runCommand } from "./run_command.ts";
 import { UserError } from "./user_error.ts";
@@ -26,6 +26,9 @@ const command = {
     lora: text({ description: "LoRA in diffusers' format", placeholder: "FILE" }),
     prompt: texts({ description: "what to draw" }),
     prompts: text({ description: "text file with one prompt per line", placeholder: "FILE" }),
+    scheduler: choice(schedulerNames, {
+      description: "what to sample by, with the folder's settings; the folder's own unless given",
+    }),
     steps: integer({ description: "denoising steps", default: 12, min: 1, max: 1000 }),
     guidance: number({
       description: "classifier-free guidance scale; 1 turns it off",
@@ -39,6 +42,7 @@ const command = {
   examples: [
     'deno task generate --prompt "a large red circle on a dark background"',
     "deno task generate --prompts prompts.txt --lora runs/mine/pytorch_lora_weights.safetensors",
+    'deno task generate --base models/sd15 --scheduler dpm-solver++ --steps 25 --guidance 7.5 --prompt "a cat"',
   ],
 };
 
@@ -60,6 +64,7 @@ if (import.meta.main) {
       guidanceScale: options.guidance,
       onProgress: progressOf("generate", "steps"),
       ...(lora ? { lora } : {}),
+      ...(options.scheduler ? { scheduler: options.scheduler } : {}),
     });
     await writeImages(options.output, images);
     await writeWhole(`${options.output}/prompts.txt`, prompts.join("\n") + "\n");

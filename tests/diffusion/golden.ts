@@ -4,6 +4,7 @@
  * @module
  */
 import { assert } from "@std/assert";
+import type { Json } from "../../lib/diffusion/config.ts";
 import { openSafetensors } from "../../lib/nn/safetensors.ts";
 import { type Tensor, tensor } from "../../lib/tensor/mod.ts";
 
@@ -18,6 +19,8 @@ export interface GoldenCase {
   readonly residuals?: number;
   readonly scheduler?: string;
   readonly steps?: number;
+  readonly config?: Json;
+  readonly guidance?: number;
 }
 
 /** The cases of one kind. */

@@ -14,10 +14,11 @@ import { generate, Pipeline, type PromptEncoder } from "../../lib/diffusion/pipe
 import { loadPipeline, savePipeline } from "../../lib/diffusion/pipeline_files.ts";
 import { startingNoise } from "../../lib/diffusion/sample.ts";
 import { ClipTokenizer } from "../../lib/diffusion/tokenizer.ts";
+import { samplingPlan } from "../../lib/diffusion/schedulers.ts";
 import { unetParameters } from "../../lib/diffusion/unet.ts";
 import { vaeParameters } from "../../lib/diffusion/vae.ts";
-import { getDevice, tensor } from "../../lib/tensor/mod.ts";
-import { eachDevice } from "../tensor/devices.ts";
+import { getDevice, setDevice, tensor } from "../../lib/tensor/mod.ts";
+import { device, eachDevice } from "../tensor/devices.ts";
 import { goldenPath } from "./golden.ts";
 
 const folder = await Deno.makeTempDir();
@@ -166,6 +167,91 @@ eachDevice("generate: bad requests are refused with the numbers", async () => {
     "3 images of [4,4,4] latents take 192",
   );
   pipeline.dispose();
+});
+
+/** The pipeline with another scheduler's file. */
+const sampledBy = ({ unet, vae, textEncoders }: Pipeline, json: Json) =>
+  new Pipeline({ unet, vae, textEncoders, schedule: NoiseSchedule.fromConfig(json, "its file") });
+
+eachDevice("generate: the folder's scheduler samples, or the one asked for", async () => {
+  const plain = await randomPipeline("sd15");
+  const scaled = { ...plain.schedule.json, steps_offset: 1, set_alpha_to_one: false };
+  const pndm = sampledBy(plain, { ...scaled, _class_name: "PNDMScheduler", skip_prk_steps: true });
+  const progress: string[] = [];
+  const own = await generate(pndm, prompts, {
+    ...options,
+    batchSize: 2,
+    onProgress: (done, total) => progress.push(`${done}/${total}`),
+  });
+  // Two batches of three steps, the first of which is taken twice.
+  assertEquals(progress, ["1/8", "2/8", "3/8", "4/8", "5/8", "6/8", "7/8", "8/8"]);
+  const asked = await generate(pndm, prompts, { ...options, scheduler: "ddim" });
+  assert(difference(own.data, asked.data) > 0);
+  const ddim = sampledBy(plain, { ...scaled, _class_name: "DDIMScheduler" });
+  assertEquals(await generate(ddim, prompts, options), asked);
+  plain.dispose();
+  for (const { sampler } of [pndm, ddim]) sampler.dispose();
+});
+
+eachDevice("generate: the noise of DDPM's steps is the seed's and the image's own", async () => {
+  const pipeline = await randomPipeline("sd15");
+  const noisy = { ...options, scheduler: "ddpm", batchSize: 2 } as const;
+  const all = await generate(pipeline, prompts, noisy);
+  const later = await generate(pipeline, prompts.slice(1), { ...noisy, firstIndex: 1 });
+  assert(difference(later.data, all.data.subarray(all.data.length / 3)) <= 1);
+  const noise = new Float32Array(3 * 64).fill(0.5);
+  const seeded = (seed: number) => generate(pipeline, prompts, { ...noisy, noise, seed });
+  const one = await seeded(5);
+  assertEquals(await seeded(5), one);
+  assert(difference((await seeded(6)).data, one.data) > 1);
+  pipeline.dispose();
+});
+
+eachDevice("generate: what cannot be sampled is refused before anything is computed", async () => {
+  const plain = await randomPipeline("sd15");
+  const pipeline = sampledBy(plain, { _class_name: "LCMScheduler" });
+  await assertRejects(
+    () =>
+      generate(pipeline, prompts, { ...options, onProgress: () => assert(false, "it computes") }),
+    Error,
+    'its file: "_class_name" is "LCMScheduler"; known are DDIMScheduler',
+  );
+  const images = await generate(pipeline, prompts, { ...options, scheduler: "euler" });
+  assertEquals(images.count, 3);
+  plain.dispose();
+  pipeline.sampler.dispose();
+});
+
+Deno.test("readJson: takes the numbers that Python writes and JSON lacks", async () => {
+  const path = `${folder}/python.json`;
+  Deno.writeTextFileSync(path, '{"a": [-Infinity, Infinity], "b": NaN, "-Infinity": "\\"NaN"}');
+  assertEquals(await readJson(path), { a: [-Infinity, Infinity], b: null, "-Infinity": '"NaN' });
+  // A string without an end takes no longer than another.
+  Deno.writeTextFileSync(path, '{"a": "' + '\\"'.repeat(1e6));
+  await assertRejects(() => readJson(path), Error, `${path} is not JSON`);
+});
+
+Deno.test("loadPipeline: a scheduler is read as diffusers reads and writes it", async () => {
+  setDevice(await device("cpu"));
+  const plain = await randomPipeline("sd15");
+  const file = goldenPath("scheduler/dpm-solver-12/scheduler_config.json");
+  // Python's JSON has infinities.
+  assert(Deno.readTextFileSync(file).includes('"lambda_min_clipped": -Infinity'));
+  const json = await readJson(file);
+  assertEquals(json.lambda_min_clipped, -Infinity);
+  const path = `${folder}/scheduler`;
+  await savePipeline(path, sampledBy(plain, json));
+
+  const { lambda_min_clipped: _, ...kept } = json;
+  const loaded = await loadPipeline(path);
+  assertEquals(loaded.schedule.json, kept);
+  assertEquals(loaded.index.scheduler, ["diffusers", "DPMSolverMultistepScheduler"]);
+
+  const index = { ...loaded.index, scheduler: ["diffusers", "EulerDiscreteScheduler"] };
+  Deno.writeTextFileSync(`${path}/model_index.json`, JSON.stringify(index));
+  const other = await loadPipeline(path);
+  assertEquals(samplingPlan(other.schedule, 9), samplingPlan(loaded.schedule, 9, "euler"));
+  for (const pipeline of [plain, loaded, other]) pipeline.dispose();
 });
 
 Deno.test("loadPipeline: names what is missing", async () => {

@@ -1,8 +1,9 @@
-"""Schedulers: noise tables, single DDPM steps, and whole trajectories with the model's answers."""
+"""Schedulers: noise tables, single DDPM steps, trajectories with the model's answers, pipelines."""
 
 import json
-import math
+from functools import partial
 
+import diffusers
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -10,21 +11,52 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
 )
 
 from common import ROOT, case, save_json, save_tensors, seed
 
 STABLE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-SHAPE = (1, 4, 4, 4)
+OFFSET = dict(STABLE, steps_offset=1)
+SHAPE = (1, 4, 2, 2)
 
 
-def save_config(scheduler, folder: str) -> None:
-    """As diffusers writes it, less the infinite defaults, which are not JSON."""
-    scheduler.save_config(ROOT / folder)
-    path = f"{folder}/scheduler_config.json"
-    config = json.loads((ROOT / path).read_text())
-    finite = {k: v for k, v in config.items() if v not in (math.inf, -math.inf)}
-    save_json(path, finite)
+
+# The files of the published models.
+SD15 = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+SDXL = {
+    "_class_name": "EulerDiscreteScheduler",
+    "_diffusers_version": "0.19.0.dev0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+    "use_karras_sigmas": False,
+}
 
 
 def make_tables() -> None:
@@ -60,7 +92,7 @@ def make_ddpm() -> None:
             guess.append(out.pred_original_sample)
             variance.append(scheduler._get_variance(t))
         folder = f"scheduler/{name}"
-        save_config(scheduler, folder)
+        scheduler.save_config(ROOT / folder)
         save_tensors(
             f"{folder}/golden.safetensors",
             {
@@ -79,10 +111,10 @@ def make_ddpm() -> None:
         case("ddpm", name, model=folder, golden=f"{folder}/golden.safetensors")
 
 
-def make_trajectories() -> None:
-    stable = dict(STABLE, steps_offset=1)
-    ddim = dict(stable, clip_sample=False, set_alpha_to_one=False)
-    # (case, scheduler, its configuration, steps)
+def trajectories() -> list[tuple]:
+    """(case, the class that runs, its configuration or a published file of another's, steps)"""
+    ddim = dict(OFFSET, clip_sample=False, set_alpha_to_one=False)
+    pndm = dict(OFFSET, skip_prk_steps=True, set_alpha_to_one=False)
     runs = []
     for spacing in ("leading", "trailing"):
         for prediction in ("epsilon", "v_prediction"):
@@ -91,38 +123,117 @@ def make_trajectories() -> None:
                 runs.append((f"ddim-{spacing}-{prediction}-{steps}", DDIMScheduler, config, steps))
     runs += [
         ("ddim-alpha-one-12", DDIMScheduler, dict(ddim, set_alpha_to_one=True, steps_offset=0), 12),
-        ("euler-leading-12", EulerDiscreteScheduler, dict(stable, timestep_spacing="leading"), 12),
-        ("euler-trailing-12", EulerDiscreteScheduler, dict(stable, timestep_spacing="trailing"), 12),
+        ("ddim-linspace-9", DDIMScheduler, dict(ddim, timestep_spacing="linspace"), 9),
+        ("ddim-sample-6", DDIMScheduler, dict(ddim, prediction_type="sample"), 6),
+        ("ddim-clipped-6", DDIMScheduler, dict(ddim, clip_sample=True, clip_sample_range=0.5), 6),
+        # NumPy rounds one of these timesteps from half-way.
+        ("ddim-trailing-48", DDIMScheduler, dict(ddim, timestep_spacing="trailing"), 48),
+        ("ddpm-8", DDPMScheduler, dict(STABLE, clip_sample=False), 8),
+        ("ddpm-clipped-6", DDPMScheduler, dict(STABLE, clip_sample=True, steps_offset=1), 6),
         (
-            "pndm-12",
+            "ddpm-fixed-large-7",
+            DDPMScheduler,
+            dict(
+                STABLE,
+                clip_sample=False,
+                variance_type="fixed_large",
+                timestep_spacing="trailing",
+                prediction_type="v_prediction",
+            ),
+            7,
+        ),
+        ("pndm-12", PNDMScheduler, pndm, 12),
+        ("pndm-sd15-50", PNDMScheduler, SD15, 50),
+        ("pndm-v_prediction-7", PNDMScheduler, dict(pndm, prediction_type="v_prediction"), 7),
+        ("pndm-trailing-9", PNDMScheduler, dict(pndm, timestep_spacing="trailing"), 9),
+        (
+            "pndm-linspace-alpha-one-7",
             PNDMScheduler,
-            dict(stable, skip_prk_steps=True, set_alpha_to_one=False, timestep_spacing="leading"),
-            12,
-        ),
-        (
-            "dpm-solver-12",
-            DPMSolverMultistepScheduler,
-            dict(stable, algorithm_type="dpmsolver++", solver_order=2, timestep_spacing="leading"),
-            12,
-        ),
-        (
-            "dpm-solver-karras-12",
-            DPMSolverMultistepScheduler,
-            dict(STABLE, algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=True),
-            12,
+            dict(pndm, timestep_spacing="linspace", set_alpha_to_one=True),
+            7,
         ),
     ]
-    for name, kind, config, steps in runs:
+    runs += [(f"pndm-{steps}", PNDMScheduler, pndm, steps) for steps in (1, 2, 3, 4)]
+
+    euler = lambda **config: dict(OFFSET, **config)
+    runs += [
+        (f"euler-{name}", EulerDiscreteScheduler, config, int(name.split("-")[-1]))
+        for name, config in {
+            "leading-12": euler(timestep_spacing="leading"),
+            "trailing-12": euler(timestep_spacing="trailing"),
+            "sdxl-30": SDXL,
+            "linspace-10": euler(timestep_spacing="linspace"),
+            "linspace-1": euler(timestep_spacing="linspace"),
+            "leading-1": euler(timestep_spacing="leading"),
+            "karras-14": euler(timestep_spacing="leading", use_karras_sigmas=True),
+            "karras-limits-8": euler(use_karras_sigmas=True, sigma_min=0.1, sigma_max=10.0),
+            "v_prediction-8": euler(timestep_spacing="trailing", prediction_type="v_prediction"),
+            "sample-6": euler(timestep_spacing="leading", prediction_type="sample"),
+            "sigma-min-6": euler(timestep_spacing="leading", final_sigmas_type="sigma_min"),
+        }.items()
+    ]
+
+    solver = lambda **config: dict(OFFSET, algorithm_type="dpmsolver++", **config)
+    runs += [
+        (f"dpm-solver-{name}", DPMSolverMultistepScheduler, config, int(name.split("-")[-1]))
+        for name, config in {
+            "12": solver(timestep_spacing="leading"),
+            "karras-12": dict(STABLE, algorithm_type="dpmsolver++", use_karras_sigmas=True),
+            # One of these timesteps lies within a thousandth of half-way between two.
+            "karras-18": solver(use_karras_sigmas=True),
+            "karras-25": solver(timestep_spacing="leading", use_karras_sigmas=True),
+            "leading-20": solver(timestep_spacing="leading"),
+            "trailing-20": solver(timestep_spacing="trailing"),
+            "linspace-14": solver(timestep_spacing="linspace"),
+            "linspace-15": solver(timestep_spacing="linspace"),
+            "v_prediction-5": solver(timestep_spacing="trailing", prediction_type="v_prediction"),
+            "sample-5": solver(timestep_spacing="leading", prediction_type="sample"),
+            "sigma-min-14": solver(final_sigmas_type="sigma_min"),
+            "sigma-min-15": solver(final_sigmas_type="sigma_min"),
+            "sigma-min-euler-15": solver(final_sigmas_type="sigma_min", euler_at_final=True),
+            "sigma-min-always-7": solver(final_sigmas_type="sigma_min", lower_order_final=False),
+            "first-order-6": solver(solver_order=1),
+            "1": solver(timestep_spacing="leading"),
+            "2": solver(timestep_spacing="trailing"),
+        }.items()
+    ]
+
+    # Another scheduler's file, as people swap schedulers.
+    runs += [
+        ("sd15-as-ddim-10", DDIMScheduler, SD15, 10),
+        ("sd15-as-ddpm-10", DDPMScheduler, SD15, 10),
+        ("sd15-as-euler-10", EulerDiscreteScheduler, SD15, 10),
+        ("sd15-as-dpm-solver-10", DPMSolverMultistepScheduler, SD15, 10),
+        ("sdxl-as-ddim-10", DDIMScheduler, SDXL, 10),
+        ("sdxl-as-pndm-10", PNDMScheduler, SDXL, 10),
+        ("sdxl-as-dpm-solver-10", DPMSolverMultistepScheduler, SDXL, 10),
+        (
+            "unipc-as-dpm-solver-10",
+            DPMSolverMultistepScheduler,
+            json.loads(UniPCMultistepScheduler(**OFFSET).to_json_string()),
+            10,
+        ),
+    ]
+    return runs
+
+
+def make_trajectories() -> None:
+    for name, kind, config, steps in trajectories():
         seed("scheduler/" + name)
-        scheduler = kind(**config)
+        scheduler = kind.from_config(config)
         scheduler.set_timesteps(steps)
         sample = torch.randn(SHAPE) * scheduler.init_noise_sigma
-        samples, scaled, answers = [sample], [], []
-        for t in scheduler.timesteps:
+        samples, scaled, answers, drawn = [sample], [], [], []
+        for i, t in enumerate(scheduler.timesteps):
             x = scheduler.scale_model_input(sample, t)
             # Any smooth answer will do: the file holds it.
             answer = torch.tanh(x + torch.sin(t.float() / 100))
-            sample = scheduler.step(answer, t, sample).prev_sample
+            step = scheduler.step
+            if kind is DDPMScheduler:
+                # The scheduler draws its own noise: the same generator gives it to the file.
+                drawn.append(torch.randn(SHAPE, generator=torch.Generator().manual_seed(i)))
+                step = partial(step, generator=torch.Generator().manual_seed(i))
+            sample = step(answer, t, sample).prev_sample
             samples.append(sample)
             scaled.append(x)
             answers.append(answer)
@@ -135,8 +246,13 @@ def make_trajectories() -> None:
         }
         if hasattr(scheduler, "sigmas"):
             tensors["sigmas"] = scheduler.sigmas
+        if drawn:
+            tensors["z"] = torch.stack(drawn)
         folder = f"scheduler/{name}"
-        save_config(scheduler, folder)
+        if "_class_name" in config:
+            save_json(f"{folder}/scheduler_config.json", config)
+        else:
+            scheduler.save_config(ROOT / folder)
         save_tensors(f"{folder}/golden.safetensors", tensors)
         case(
             "trajectory",
@@ -148,7 +264,77 @@ def make_trajectories() -> None:
         )
 
 
+def make_pipelines() -> None:
+    """What diffusers' whole loop gives: a small U-Net, guidance, prompts that are given encoded."""
+    parts = dict(vae=None, text_encoder=None, tokenizer=None)
+    for layout, published, kinds in (
+        ("sd15", SD15, [None, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler]),
+        ("sdxl", SDXL, [None]),
+    ):
+        unet = UNet2DConditionModel.from_pretrained(ROOT / "unet" / layout).float()
+        for kind in kinds:
+            kind = kind or getattr(diffusers, published["_class_name"])
+            name = f"{layout}-{kind.__name__}"
+            seed("pipeline/" + name)
+            scheduler = kind.from_config(published)
+            if layout == "sd15":
+                pipeline = StableDiffusionPipeline(
+                    **parts,
+                    unet=unet,
+                    scheduler=scheduler,
+                    safety_checker=None,
+                    feature_extractor=None,
+                    requires_safety_checker=False,
+                )
+            else:
+                pipeline = StableDiffusionXLPipeline(
+                    **parts, text_encoder_2=None, tokenizer_2=None, unet=unet, scheduler=scheduler
+                )
+            pipeline.set_progress_bar_config(disable=True)
+            count, length, steps = 2, 5, 6
+            width = unet.config.cross_attention_dim
+            noise = torch.randn(count, 4, 4, 4)
+            inputs = {
+                "prompt_embeds": torch.randn(count, length, width),
+                "negative_prompt_embeds": torch.randn(count, length, width),
+            }
+            if layout == "sdxl":
+                pooled = unet.config.projection_class_embeddings_input_dim
+                pooled -= 6 * unet.config.addition_time_embed_dim
+                inputs["pooled_prompt_embeds"] = torch.randn(count, pooled)
+                inputs["negative_pooled_prompt_embeds"] = torch.randn(count, pooled)
+            latents = pipeline(
+                **inputs,
+                latents=noise,
+                height=32,
+                width=32,
+                num_inference_steps=steps,
+                guidance_scale=3.0,
+                output_type="latent",
+                generator=torch.Generator().manual_seed(1),
+            ).images
+            tensors = {"noise": noise, "latents": latents, **inputs}
+            if kind is DDPMScheduler:
+                generator = torch.Generator().manual_seed(1)
+                tensors |= {
+                    f"z.{i}": torch.randn(noise.shape, generator=generator) for i in range(steps)
+                }
+            golden = f"scheduler/pipeline/{name}.safetensors"
+            save_tensors(golden, tensors)
+            case(
+                "pipeline",
+                name,
+                model=f"unet/{layout}",
+                golden=golden,
+                scheduler=kind.__name__,
+                config=published,
+                steps=steps,
+                guidance=3.0,
+            )
+
+
 def make() -> None:
     make_tables()
     make_ddpm()
     make_trajectories()
+    make_pipelines()

@@ -71,11 +71,13 @@ Deno.test("train, generate and score do their work under the tasks' permissions"
   assertStringIncludes(other.stderr, "seed was 0 and is now 1");
 
   const drawn = await task(
-    ...["generate", "--base", base, "--lora", lora, "--steps", "2", "--output", images],
+    ...["generate", "--base", base, "--lora", lora, "--output", images],
+    ...["--scheduler", "pndm", "--steps", "2"],
     ...prompts.flatMap((prompt) => ["--prompt", prompt]),
     ...["--device", "cpu"],
   );
   assertEquals(drawn.code, 0, drawn.stderr);
+  assertStringIncludes(drawn.stderr, "3/3", "PNDM takes a step twice");
   assertEquals(names(images), ["0001.png", "0002.png", "grid.png", "prompts.txt"]);
 
   const scored = await task("score", "--scorer", pickscore, "--images", images, "--device", "cpu");
