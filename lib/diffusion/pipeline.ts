@@ -57,10 +57,10 @@ export interface GenerateOptions {
   readonly firstIndex?: number;
   /** Starting noise f32 [N, h, w, channels] instead of the seed's. */
   readonly noise?: Float32Array;
-  /** Pixels; default: `sample_size` of the U-Net times the VAE's factor. */
+  /** Pixels; default: the model's own resolution. */
   readonly height?: number;
   readonly width?: number;
-  /** Images made at once; default 8. */
+  /** Images made at once; default: 8 of 256 x 256 pixels, and fewer of larger ones. */
   readonly batchSize?: number;
   /** Whether prompts that are too long are refused (the default) or cut. */
   readonly overlong?: Overlong;
@@ -68,8 +68,15 @@ export interface GenerateOptions {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** Pixels that are decoded at once: eight images of 256 x 256. */
-const DECODE_PIXELS = 2 ** 19;
+/** Pixels that are made at once: eight images of 256 x 256, or one of 1024 x 1024. */
+const PIXELS = 2 ** 19;
+/** Pixels that are decoded at once: the VAE's values take 2.4 KB for each. */
+const DECODE_PIXELS = 2 ** 18;
+
+/** How many images of a size are made at once where up to `most` would do. */
+export function imagesAtOnce(height: number, width: number, most: number): number {
+  return Math.min(most, Math.max(1, Math.floor(PIXELS / (height * width))));
+}
 
 /** A text-to-image model with its compiled parts. */
 export class Pipeline {
@@ -89,6 +96,11 @@ export class Pipeline {
     this.schedule = parts.schedule;
     this.index = parts.index ?? defaultIndex(parts);
     this.sampler = new Sampler(this.unet.weights, this.unet.config);
+  }
+
+  /** The side of the images that the model was made for, in pixels. */
+  get resolution(): number {
+    return (this.unet.config.sample_size ?? 64) * vaeFactor(this.vae.config);
   }
 
   /**
@@ -166,11 +178,16 @@ export class Pipeline {
     return bytes;
   }
 
-  /** Frees the compiled parts and the weights. */
-  dispose(): void {
+  /** Frees the compiled parts and what they hold, but not the weights: they are compiled again when needed. */
+  release(): void {
     this.sampler.dispose();
     for (const f of this.#compiled.values()) f.dispose();
     this.#compiled.clear();
+  }
+
+  /** Frees the compiled parts and the weights. */
+  dispose(): void {
+    this.release();
     for (const { weights } of [this.unet, this.vae, ...this.textEncoders]) weights.dispose();
   }
 
@@ -216,9 +233,8 @@ export async function generate(
   options: GenerateOptions,
 ): Promise<Images> {
   const factor = vaeFactor(pipeline.vae.config);
-  const { in_channels: channels, sample_size } = pipeline.unet.config;
-  const height = options.height ?? (sample_size ?? 64) * factor;
-  const width = options.width ?? (sample_size ?? 64) * factor;
+  const channels = pipeline.unet.config.in_channels;
+  const { height = pipeline.resolution, width = pipeline.resolution } = options;
   if (height % factor !== 0 || width % factor !== 0) {
     throw new RangeError(
       `images of ${height}x${width} are not possible: height and width must be multiples of ${factor}`,
@@ -240,7 +256,7 @@ export async function generate(
       startingNoise(options.seed, first + i, latentShape);
 
   const data = new Uint8Array(prompts.length * height * width * 3);
-  const batch = Math.min(options.batchSize ?? 8, prompts.length);
+  const batch = Math.min(options.batchSize ?? imagesAtOnce(height, width, 8), prompts.length);
   const batches = Math.ceil(prompts.length / batch);
   const size = [height, width] as const;
   const overlong = options.overlong ?? "error";

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { generate, type Images, type Pipeline } from "../diffusion/mod.ts";
+import { generate, type Images, imagesAtOnce, type Pipeline } from "../diffusion/mod.ts";
 import { loadScorer, type Scorer as LoadedScorer } from "../evaluation/mod.ts";
 import { judge, type Judgement, parseCaption } from "../nano/mod.ts";
 import type { LoraAdapter } from "../nn/mod.ts";
@@ -26,8 +26,8 @@ export interface Sampling {
   readonly seed: number;
 }
 
-/** Images drawn at once: enough to fill the machine, few enough for its memory. */
-const batch = 10;
+/** Small images drawn at once: enough to fill the machine, few enough for its memory. */
+const most = 10;
 
 /**
  * Draws one image per prompt; prompt i starts from noise i of the seed.
@@ -43,16 +43,18 @@ export async function drawImages(
   onProgress?: (done: number) => void,
 ): Promise<Images> {
   const { seed, ...how } = sampling;
+  const { resolution } = pipeline;
+  const batch = Math.min(imagesAtOnce(resolution, resolution, most), prompts.length);
+  const batches = Math.ceil(prompts.length / batch);
   return await generate(pipeline, prompts, {
     seed,
     ...how,
     batchSize: batch,
     ...(lora ? { lora } : {}),
-    // A batch is done when its last step is.
-    onProgress: (done) => {
-      if (done % how.steps === 0) {
-        onProgress?.(Math.min(done / how.steps * Math.min(batch, prompts.length), prompts.length));
-      }
+    // A batch is done when its last evaluation is.
+    onProgress: (done, total) => {
+      const whole = done * batches / total;
+      if (Number.isInteger(whole)) onProgress?.(Math.min(whole * batch, prompts.length));
     },
   });
 }

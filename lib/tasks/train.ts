@@ -156,6 +156,8 @@ async function draw(
     onProgress: progressOf("draw samples", "steps"),
   });
   for (const { down, up } of adapter?.layers.values() ?? []) [down, up].forEach((t) => t.dispose());
+  // The training needs the memory.
+  pipeline.release();
   return images;
 }
 
