@@ -18,6 +18,8 @@ export class ClockedBackend implements Backend {
   readonly name: Backend["name"];
   readonly description: string;
   readonly maxInputs: number;
+  readonly capacity: number | undefined;
+  readonly largestBuffer: number;
   readonly #device: Backend;
   /** Seconds spent in `Program.run` so far. */
   inside = 0;
@@ -27,6 +29,8 @@ export class ClockedBackend implements Backend {
     this.name = device.name;
     this.description = device.description;
     this.maxInputs = device.maxInputs;
+    this.capacity = device.capacity;
+    this.largestBuffer = device.largestBuffer;
   }
 
   get liveBytes(): number {

@@ -9,7 +9,7 @@ import { stepNote } from "../experiments/tune.ts";
 import { featureChoices, methodNames, train } from "../preference/mod.ts";
 import { useDevice } from "./device.ts";
 import { choice, deviceOption, integer, number, text } from "./options.ts";
-import { duration, progressOf } from "../notebook/progress.ts";
+import { byteProgress, duration, progressOf } from "../notebook/progress.ts";
 import { runCommand } from "./run_command.ts";
 
 const command = {
@@ -23,8 +23,8 @@ const command = {
       default: "ncp-dpo",
     }),
     base: text({
-      description: "model folder in diffusers' layout",
-      placeholder: "DIR",
+      description: "model: a folder in diffusers' layout, or a single .safetensors file",
+      placeholder: "PATH",
       default: "data/nano/weak",
     }),
     data: text({
@@ -82,7 +82,9 @@ if (import.meta.main) {
   await runCommand(command, async ({ options }) => {
     const { method, steps, warmup, beta, lambda, filter, lr: learningRate } = options;
     await useDevice(options.device);
-    const pipeline = await loadPipeline(options.base);
+    const pipeline = await loadPipeline(options.base, {
+      onProgress: byteProgress("load the model"),
+    });
     const pairs = await trainingPairs(
       pipeline,
       options.data,

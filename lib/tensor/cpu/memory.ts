@@ -7,6 +7,8 @@
 const PAGE = 65536;
 /** Addresses are 32 bits wide. */
 const MOST_PAGES = 65536;
+/** Where the memory ends. */
+export const HEAP_BYTES = MOST_PAGES * PAGE;
 /** Every block starts on a cache line, and a vector read may run past a block's end by less than this. */
 const ALIGN = 64;
 

@@ -8,7 +8,7 @@ import { Worker } from "node:worker_threads";
 import type { Backend, DeviceBuffer, Program } from "../backend.ts";
 import type { Kernel, Slot } from "../kernel.ts";
 import type { Compiled } from "./map.ts";
-import { Heap, type Life, planArena } from "./memory.ts";
+import { Heap, HEAP_BYTES, type Life, planArena } from "./memory.ts";
 import { type Draft, draft, type Operand } from "./program.ts";
 import { Control, type Message, type Run, runSteps, type Step } from "./team.ts";
 import { hasRelaxedSimd } from "./wasm.ts";
@@ -30,6 +30,8 @@ export function openCpu(options: { threads?: number } = {}): Backend {
 class Cpu implements Backend {
   readonly name = "cpu";
   readonly maxInputs = 64;
+  readonly capacity = HEAP_BYTES;
+  readonly largestBuffer = HEAP_BYTES;
   readonly description: string;
   readonly #heap = new Heap();
   readonly #workers: Worker[] = [];
