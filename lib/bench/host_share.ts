@@ -19,6 +19,7 @@ export class ClockedBackend implements Backend {
   readonly description: string;
   readonly maxInputs: number;
   readonly capacity: number | undefined;
+  readonly largestBuffer: number;
   readonly #device: Backend;
   /** Seconds spent in `Program.run` so far. */
   inside = 0;
@@ -29,6 +30,7 @@ export class ClockedBackend implements Backend {
     this.description = device.description;
     this.maxInputs = device.maxInputs;
     this.capacity = device.capacity;
+    this.largestBuffer = device.largestBuffer;
   }
 
   get liveBytes(): number {

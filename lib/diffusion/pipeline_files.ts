@@ -8,6 +8,7 @@
 import { type Parameter, selectParameters } from "../nn/init.ts";
 import { writeAtomically } from "../nn/safetensors.ts";
 import {
+  heldBytes,
   loadWeights,
   openWeights,
   saveWeights,
@@ -16,6 +17,7 @@ import {
   type Weights,
   type WeightsDType,
 } from "../nn/weights.ts";
+import { getDevice } from "../tensor/mod.ts";
 import { clipTextParameters } from "./clip_text.ts";
 import {
   type ClipTextConfig,
@@ -79,16 +81,21 @@ export async function openPipeline(path: string): Promise<PipelineFiles> {
   if (/\.(ckpt|bin|pt|pth)$/.test(path)) {
     throw new Error(`${path} is a pickle: save it again as safetensors`);
   }
-  const files = await isFile(path) ? await openSingleFile(path) : await openFolder(path);
+  const single = await isFile(path);
+  if (single === undefined) {
+    throw new Deno.errors.NotFound(`no model at ${path}: there is no such file or folder`);
+  }
+  const files = single ? await openSingleFile(path) : await openFolder(path);
   checkTogether(files);
   return files;
 }
 
-async function isFile(path: string): Promise<boolean> {
+/** Whether a path is a file; nothing where there is neither file nor folder. */
+async function isFile(path: string): Promise<boolean | undefined> {
   try {
     return (await Deno.stat(path)).isFile;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
+    if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
 }
@@ -218,6 +225,7 @@ export async function loadPipeline(
   const tokenizers = await loadTokenizers(files);
   const { unet, vae, textEncoders, schedule, index } = files;
   const parts = [...textEncoders, unet, vae];
+  checkCapacity(path, parts, options.dtype);
   const total = parts.reduce((sum, { stored }) => sum + storedBytes(stored), 0);
   const loaded: Weights[] = [];
   let before = 0;
@@ -247,6 +255,25 @@ export async function loadPipeline(
     schedule,
     index,
   });
+}
+
+/** Says at once what a device would say after minutes of reading. */
+function checkCapacity(
+  path: string,
+  parts: readonly ModelFiles<unknown>[],
+  dtype: WeightsDType | undefined,
+): void {
+  const { name, capacity, liveBytes } = getDevice();
+  let needed = 0;
+  for (const { stored } of parts) {
+    for (const tensor of stored.tensors.values()) needed += heldBytes(tensor, dtype);
+  }
+  if (capacity === undefined || liveBytes + needed <= capacity) return;
+  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
+  throw new RangeError(
+    `the weights of ${path} take ${gigabytes(needed)}, but the ${name} device holds at most ` +
+      `${gigabytes(capacity)} (${gigabytes(liveBytes)} are held already): use another device`,
+  );
 }
 
 /**

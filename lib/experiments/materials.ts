@@ -7,7 +7,7 @@
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
 import { checkManifest, digestTree } from "../data/manifest.ts";
-import { readJson } from "../diffusion/mod.ts";
+import { openPipeline } from "../diffusion/mod.ts";
 
 /** Where the shipped nano lineage is. */
 export const nanoFolder = "data/nano";
@@ -29,7 +29,7 @@ export interface Material {
   readonly sha256: string;
 }
 
-/** A model to be tuned: a pipeline folder. */
+/** A model to be tuned: a pipeline folder or a single file. */
 export interface Backbone extends Material {
   /** Short, for tables and file names. */
   readonly name: string;
@@ -81,7 +81,7 @@ export async function openMaterials(paths: MaterialPaths): Promise<Materials> {
   return {
     backbones: base === undefined
       ? [await backbone("nano", `${nanoFolder}/weak`), await backbone("nano-xl", nanoXlFolder)]
-      : [await backbone(basename(base), base)],
+      : [await backbone(basename(base, ".safetensors"), base)],
     data: await material(data ?? `${nanoFolder}/preferences.parquet`, "data"),
     pickscore: await material(pickscore ?? `${nanoFolder}/pickscore`, "pickscore"),
     hps: await material(hps ?? `${nanoFolder}/hps`, "hps"),
@@ -92,8 +92,7 @@ export async function openMaterials(paths: MaterialPaths): Promise<Materials> {
 
 /** SDXL's pipelines have a second text encoder. */
 async function layoutOf(path: string): Promise<Backbone["layout"]> {
-  const index = await readJson(`${path}/model_index.json`);
-  return index.text_encoder_2 ? "SDXL" : "SD1.5";
+  return (await openPipeline(path)).textEncoders.length === 2 ? "SDXL" : "SD1.5";
 }
 
 async function nanoPrompts(): Promise<Materials["prompts"]> {

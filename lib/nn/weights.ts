@@ -9,6 +9,7 @@
  * @module
  */
 import { decodeF16, encodeF16 } from "../tensor/f16.ts";
+import { BYTES } from "../tensor/kernel.ts";
 import { type DType, realize, type Shape, type Tensor, tensor } from "../tensor/mod.ts";
 import {
   openSafetensors,
@@ -268,12 +269,17 @@ export function storedBytes({ tensors }: StoredWeights): number {
 }
 
 /**
- * How a stored tensor is held on a device: `BF16` and `F64`, which devices do not have, as f32.
+ * How many bytes a stored tensor takes on a device.
  *
  * @param entry The tensor.
- * @param dtype What was asked for.
+ * @param dtype How weights are to be held.
  */
-export function heldAs(entry: StoredTensor, dtype: WeightsDType = "stored"): DType {
+export function heldBytes(entry: StoredTensor, dtype: WeightsDType = "stored"): number {
+  return entry.shape.reduce((a, b) => a * b, BYTES[heldAs(entry, dtype)]);
+}
+
+/** How a stored tensor is held on a device: `BF16` and `F64`, which devices do not have, as f32. */
+function heldAs(entry: StoredTensor, dtype: WeightsDType): DType {
   switch (entry.dtype) {
     case "F64":
     case "F32":

@@ -23,6 +23,8 @@ export interface ProgressOptions {
   display?: ProgressDisplay;
   /** What is counted, such as `steps`. Default `it`. */
   unit?: string;
+  /** Milliseconds in which nothing is shown: a job that ends before says nothing. Default 0. */
+  delay?: number;
   /** Milliseconds on a monotonic clock. */
   now?: () => number;
 }
@@ -46,6 +48,7 @@ export class Progress {
   readonly #label: string;
   readonly #display: ProgressDisplay;
   readonly #unit: string;
+  readonly #delay: number;
   readonly #now: () => number;
   readonly #startedAt: number;
   #first: { readonly done: number; readonly at: number } | undefined;
@@ -60,6 +63,7 @@ export class Progress {
     this.#label = label;
     this.#display = options.display ?? defaultDisplay();
     this.#unit = options.unit ?? "it";
+    this.#delay = options.delay ?? 0;
     this.#now = options.now ?? (() => performance.now());
     this.#startedAt = this.#now();
   }
@@ -79,6 +83,10 @@ export class Progress {
     const now = this.#now();
     this.#first ??= { done, at: now };
     const last = done >= total;
+    if (now - this.#startedAt < this.#delay) {
+      this.#ended = last;
+      return;
+    }
     if (!last && now - this.#shownAt < this.#display.interval) return;
     this.#shownAt = now;
     this.#ended = last;
@@ -115,6 +123,17 @@ export function progressOf(
 ): (done: number, total: number, note?: string) => void | Promise<void> {
   const progress = new Progress(label, { unit });
   return (done, total, note) => progress.update(done, total, note);
+}
+
+/**
+ * Progress of reading files, told in bytes and shown in megabytes; a job of less than two seconds says
+ * nothing.
+ *
+ * @param label What runs.
+ */
+export function byteProgress(label: string): (done: number, total: number) => void {
+  const progress = new Progress(label, { unit: "MB", delay: 2000 });
+  return (done, total) => void progress.update(Math.floor(done / 1e6), Math.floor(total / 1e6));
 }
 
 /**

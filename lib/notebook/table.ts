@@ -8,6 +8,7 @@
  */
 import { cellText, type Table } from "../experiments/report.ts";
 import type { MimeBundle } from "./kernel.ts";
+import { plainTable } from "./plain_table.ts";
 import { show } from "./show.ts";
 
 /**
@@ -68,15 +69,6 @@ function htmlTable(rows: string[][], toTheRight: boolean[], caption?: string): s
     "</tbody>",
     "</table>",
   ].join("\n");
-}
-
-function plainTable(rows: string[][], toTheRight: boolean[], caption?: string): string {
-  const widths = toTheRight.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
-  const lines = rows.map((row) =>
-    row.map((cell, i) => toTheRight[i] ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!))
-      .join("  ").trimEnd()
-  );
-  return [...(caption === undefined ? [] : [caption, ""]), ...lines].join("\n");
 }
 
 function escapeHtml(text: string): string {

@@ -10,7 +10,7 @@ import { loadLora } from "../nn/mod.ts";
 import { useDevice } from "./device.ts";
 import { gridName, readPrompts, writeImages } from "./files.ts";
 import { choice, deviceOption, integer, number, text, texts } from "./options.ts";
-import { progressOf } from "../notebook/progress.ts";
+import { byteProgress, progressOf } from "../notebook/progress.ts";
 import { runCommand } from "./run_command.ts";
 import { UserError } from "./user_error.ts";
 
@@ -19,8 +19,8 @@ const command = {
   summary: "Draw one image per prompt.",
   options: {
     base: text({
-      description: "model folder in diffusers' layout",
-      placeholder: "DIR",
+      description: "model: a folder in diffusers' layout, or a single .safetensors file",
+      placeholder: "PATH",
       default: "data/nano/weak",
     }),
     lora: text({ description: "LoRA in diffusers' format", placeholder: "FILE" }),
@@ -56,7 +56,9 @@ if (import.meta.main) {
       throw new UserError('nothing to draw: give --prompt "..." or --prompts FILE');
     }
     await useDevice(options.device);
-    const pipeline = await loadPipeline(options.base);
+    const pipeline = await loadPipeline(options.base, {
+      onProgress: byteProgress("load the model"),
+    });
     const lora = options.lora ? await loadLora(options.lora, pipeline.unet.weights) : undefined;
     const images = await generate(pipeline, prompts, {
       seed: options.seed,

@@ -41,8 +41,9 @@ const command = {
       min: 1,
     }),
     base: text({
-      description: "your model, a folder in diffusers' layout, in place of the nano lineage's two",
-      placeholder: "DIR",
+      description: "your model, a folder in diffusers' layout or a single .safetensors file, in " +
+        "place of the nano lineage's two",
+      placeholder: "PATH",
     }),
     data: text({
       description: "your preference data in Pick-a-Pic v2's schema, Parquet",

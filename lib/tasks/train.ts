@@ -7,7 +7,7 @@ import { generate, loadPipeline, type Pipeline } from "../diffusion/mod.ts";
 import { trainingPairs } from "../experiments/training_pairs.ts";
 import { stepNote } from "../experiments/tune.ts";
 import { loadLora } from "../nn/mod.ts";
-import { duration, progressOf } from "../notebook/progress.ts";
+import { byteProgress, duration, progressOf } from "../notebook/progress.ts";
 import {
   describeMemory,
   featureChoices,
@@ -50,8 +50,8 @@ const command = {
         "dpo-tw is DPO under NCP's weighting of timesteps",
     }),
     base: text({
-      description: "model: folder in diffusers' layout",
-      placeholder: "DIR",
+      description: "model: a folder in diffusers' layout, or a single .safetensors file",
+      placeholder: "PATH",
       default: "data/nano/weak",
     }),
     data: text({
@@ -168,8 +168,10 @@ if (import.meta.main) {
     const filter = options.filter ?? "filtered";
     const { output } = options;
     await useDevice(options.device);
-    const weights = options.weights ?? recipe.weights;
-    const pipeline = await loadPipeline(options.base, { dtype: weights });
+    const pipeline = await loadPipeline(options.base, {
+      dtype: options.weights ?? recipe.weights,
+      onProgress: byteProgress("load the model"),
+    });
     const pairs = await trainingPairs(
       pipeline,
       options.data,

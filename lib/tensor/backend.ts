@@ -36,6 +36,8 @@ export interface Backend {
   readonly liveBytes: number;
   /** The most bytes that it can hold; not known where the driver does not say. */
   readonly capacity: number | undefined;
+  /** The most bytes that one buffer can have. */
+  readonly largestBuffer: number;
   /** Reserves a buffer; its content is undefined. Throws a `RangeError` that says how much was asked and held. */
   allocate(bytes: number): DeviceBuffer;
   /** Gives a buffer back. */

@@ -15,7 +15,7 @@ import { vaeParameters } from "../../lib/diffusion/vae.ts";
 import { fileShape } from "../../lib/nn/init.ts";
 import { openSafetensors, writeSafetensors } from "../../lib/nn/safetensors.ts";
 import type { StoredWeights } from "../../lib/nn/weights.ts";
-import { getDevice } from "../../lib/tensor/mod.ts";
+import { getDevice, setDevice } from "../../lib/tensor/mod.ts";
 import { eachDevice } from "../tensor/devices.ts";
 import {
   checksums,
@@ -376,6 +376,21 @@ eachDevice("folder: sharded fp16 variants as diffusers saves them are read", asy
   assertEquals([safety_checker, feature_extractor], [[null, null], [null, null]]);
   assertEquals(requires_safety_checker, false);
   pipeline.dispose();
+});
+
+Deno.test("loadPipeline: weights that the device cannot hold are not read", async () => {
+  const path = await single("sd15-small");
+  const device = getDevice();
+  setDevice({ ...device, name: "cpu", liveBytes: 0, capacity: 3e6 });
+  try {
+    await assertRejects(
+      () => loadPipeline(path),
+      RangeError,
+      `the weights of ${path} take 0.01 GB, but the cpu device holds at most 0.00 GB`,
+    );
+  } finally {
+    setDevice(device);
+  }
 });
 
 Deno.test("folder: text encoders may carry a table of positions", async () => {

@@ -258,10 +258,11 @@ Deno.test("loadPipeline: names what is missing", async () => {
   await assertRejects(
     () => loadPipeline("/nowhere"),
     Error,
-    "no such file: /nowhere/model_index.json",
+    "no model at /nowhere: there is no such file or folder",
   );
   const path = `${folder}/other`;
   Deno.mkdirSync(path);
+  await assertRejects(() => loadPipeline(path), Error, `no such file: ${path}/model_index.json`);
   Deno.writeTextFileSync(`${path}/model_index.json`, '{"_class_name": "FluxPipeline"}');
   await assertRejects(() => loadPipeline(path), Error, '"_class_name" is "FluxPipeline"');
 });

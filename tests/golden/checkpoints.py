@@ -330,7 +330,7 @@ def make_single_file(name: str) -> None:
         models = {part: build(part, config) for part, config in MODELS[name].items()}
     for part, count in PARAMETERS.get(name, {}).items():
         assert count == sum(p.numel() for p in models[part].parameters()), (name, part)
-    states = {part: model.state_dict() for part, model in models.items()}
+    states = {part: model.half().state_dict() for part, model in models.items()}
     file = original(name, states)
     if small:
         # U-Net and text encoders in f16, as most files have them, and the VAE in f32.

@@ -55,6 +55,25 @@ Deno.test("lines come no faster than the display wants, but the last one always 
   assert(display.lines.at(-1)!.line.includes("50/50"));
 });
 
+Deno.test("a job that is over before the delay says nothing, a longer one tells its whole rate", () => {
+  let time = 0;
+  const display = recorder(0);
+  const options = { unit: "MB", display, delay: 2000, now: () => time };
+  const short = new Progress("x", options);
+  const long = new Progress("y", options);
+  time = 1000;
+  short.update(1, 1);
+  long.update(1, 3);
+  assertEquals(display.lines, []);
+  time = 2000;
+  long.update(2, 3);
+  assertStringIncludes(display.lines[0]!.line, "2/3  1.0 MB/s  1 s left");
+  time = 9000;
+  short.update(1, 1);
+  long.update(3, 3);
+  assertEquals(display.lines.map(({ line }) => line[0]), ["y", "y"]);
+});
+
 Deno.test("durations are words", () => {
   assertEquals([42.4, 185, 7800].map(duration), ["42 s", "3 min 05 s", "2 h 10 min"]);
 });

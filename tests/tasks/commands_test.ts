@@ -3,6 +3,12 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { tableToIPC } from "apache-arrow";
 import * as parquet from "parquet-wasm";
 import { tableFromRows } from "../../lib/data/schema.ts";
+import {
+  type GoldenCheckpoint,
+  goldenJson,
+  writeCheckpoint,
+} from "../diffusion/checkpoint_files.ts";
+import { goldenPath } from "../diffusion/golden.ts";
 import { makeTinyLineage } from "../experiments/tiny_lineage.ts";
 
 /** Paths that hide the machine's drivers from a process. */
@@ -19,7 +25,7 @@ async function task(...args: string[]) {
 
 const commands = [
   ...["reproduce", "train", "generate", "score", "annotate", "pretrain", "notebook", "notebooks"],
-  "check",
+  ...["inspect", "check"],
 ];
 
 for (const command of commands) {
@@ -89,6 +95,27 @@ Deno.test("train, generate and score do their work under the tasks' permissions"
     ["0002.png", prompts[1]],
   ]);
   assert(rows.every((row) => Number.isFinite(Number(row.split(",")[2]))));
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("a base model may be a single file, with its vocabulary beside it", async () => {
+  const folder = await Deno.makeTempDir();
+  const base = `${folder}/model.safetensors`, images = `${folder}/images`;
+  const { file } = goldenJson<GoldenCheckpoint>("checkpoint/sd15-small.json.gz");
+  await writeCheckpoint(base, file);
+  const line = ["generate", "--base", base, "--prompt", "a photo of a cat", "--steps", "1"];
+  const run = () => task(...line, "--guidance", "1", "--output", images, "--device", "cpu");
+  const without = await run();
+  assertEquals(without.code, 1, without.stderr);
+  assertStringIncludes(without.stderr, `in the folder ${folder}/tokenizer`);
+
+  await Deno.symlink(goldenPath("clip/tokenizer"), `${folder}/tokenizer`);
+  const drawn = await run();
+  assertEquals(drawn.code, 0, drawn.stderr);
+  assertEquals(names(images), ["0001.png", "grid.png", "prompts.txt"]);
+  const { code, stdout } = await task("inspect", base, "--device", "cpu");
+  assertEquals(code, 0);
+  assertStringIncludes(stdout, "Stable Diffusion 1.5's architecture, as a single file");
   await Deno.remove(folder, { recursive: true });
 });
 

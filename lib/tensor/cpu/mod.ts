@@ -31,6 +31,7 @@ class Cpu implements Backend {
   readonly name = "cpu";
   readonly maxInputs = 64;
   readonly capacity = HEAP_BYTES;
+  readonly largestBuffer = HEAP_BYTES;
   readonly description: string;
   readonly #heap = new Heap();
   readonly #workers: Worker[] = [];

@@ -39,12 +39,15 @@ export class WebGpuBackend implements Backend {
   readonly description: string;
   /** The number of distinct slots that one kernel can read. */
   readonly maxInputs: number;
+  /** WebGPU does not tell how much memory there is. */
+  readonly largestBuffer: number;
   readonly #gpu: GpuDevice;
 
   constructor(gpu: GpuDevice) {
     this.#gpu = gpu;
     this.description = gpu.description;
     this.maxInputs = gpu.maxBindings - 1;
+    this.largestBuffer = gpu.maxBytes;
   }
 
   get liveBytes(): number {
