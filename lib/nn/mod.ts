@@ -17,5 +17,6 @@ export * from "./linear.ts";
 export * from "./lora.ts";
 export * from "./norm.ts";
 export * from "./safetensors.ts";
+export * from "./torch_checkpoint.ts";
 export * from "./warmup.ts";
 export * from "./weights.ts";
