@@ -33,10 +33,10 @@ function cubic(x: number, a: number): number {
   return 0;
 }
 
-/** For every output position along one axis, the inputs that it is made from and their weights. */
+/** For some neighbouring outputs along one axis, the inputs that each is made from and their weights. */
 interface Taps {
+  /** Inputs along the axis. */
   readonly from: number;
-  readonly to: number;
   /** First input of an output. */
   readonly starts: Int32Array;
   /** Number of inputs of an output. */
@@ -46,16 +46,25 @@ interface Taps {
   readonly weights: Float64Array;
 }
 
+/** Some of an axis's outputs. */
+interface Part {
+  readonly first: number;
+  readonly count: number;
+}
+
+/** How an axis of `from` inputs becomes one of `to` outputs, for the part of them that is wanted. */
+type MakeTaps = (from: number, to: number, part: Part) => Taps;
+
 /** A filter as wide as the scale when that reduces, cut off at the edges and made to sum up to 1. */
-function antialiasedTaps(from: number, to: number, filter: Filter): Taps {
+function antialiasedTaps(filter: Filter, from: number, to: number, part: Part): Taps {
   const scale = from / to;
   const stretch = Math.max(scale, 1);
   const support = filter.support * stretch;
   const span = Math.ceil(support) * 2 + 1;
-  const starts = new Int32Array(to), counts = new Int32Array(to);
-  const weights = new Float64Array(to * span);
-  for (let i = 0; i < to; i++) {
-    const centre = (i + 0.5) * scale;
+  const starts = new Int32Array(part.count), counts = new Int32Array(part.count);
+  const weights = new Float64Array(part.count * span);
+  for (let i = 0; i < part.count; i++) {
+    const centre = (part.first + i + 0.5) * scale;
     const start = Math.max(0, Math.trunc(centre - support + 0.5));
     const count = Math.min(from, Math.trunc(centre + support + 0.5)) - start;
     let sum = 0;
@@ -69,15 +78,15 @@ function antialiasedTaps(from: number, to: number, filter: Filter): Taps {
     starts[i] = start;
     counts[i] = count;
   }
-  return { from, to, starts, counts, span, weights };
+  return { from, starts, counts, span, weights };
 }
 
 /** PyTorch's bicubic without antialiasing: 4 inputs around the centre, those beyond an edge are the edge. */
-function plainBicubicTaps(from: number, to: number): Taps {
-  const starts = new Int32Array(to), counts = new Int32Array(to);
-  const weights = new Float64Array(to * 4);
-  for (let i = 0; i < to; i++) {
-    const centre = (i + 0.5) * (from / to) - 0.5;
+function plainBicubicTaps(from: number, to: number, part: Part): Taps {
+  const starts = new Int32Array(part.count), counts = new Int32Array(part.count);
+  const weights = new Float64Array(part.count * 4);
+  for (let i = 0; i < part.count; i++) {
+    const centre = (part.first + i + 0.5) * (from / to) - 0.5;
     const before = Math.floor(centre);
     const inside = (index: number) => Math.min(Math.max(index, 0), from - 1);
     const start = inside(before - 1);
@@ -87,7 +96,7 @@ function plainBicubicTaps(from: number, to: number): Taps {
     starts[i] = start;
     counts[i] = inside(before + 2) - start + 1;
   }
-  return { from, to, starts, counts, span: 4, weights };
+  return { from, starts, counts, span: 4, weights };
 }
 
 /** Pillow's fixed point leaves 8 bits for the pixel and 2 for sums beyond [0, 255]. */
@@ -102,7 +111,7 @@ function fixedPoint(taps: Taps): Taps {
 }
 
 /**
- * Resamples the middle axis of [outer, taps.from, inner] to [outer, taps.to, inner]. Bytes take
+ * Resamples the middle axis of [outer, taps.from, inner] to [outer, outputs, inner]. Bytes take
  * fixed-point weights and are rounded and clamped.
  */
 function resampleAxis<T extends Uint8Array | Float32Array>(
@@ -110,13 +119,13 @@ function resampleAxis<T extends Uint8Array | Float32Array>(
   output: T,
   outer: number,
   inner: number,
-  { from, to, starts, counts, span, weights }: Taps,
+  { from, starts, counts, span, weights }: Taps,
 ): T {
   const bytes = output instanceof Uint8Array;
   const half = bytes ? 2 ** (FRACTION_BITS - 1) : 0;
   let at = 0;
   for (let o = 0; o < outer; o++) {
-    for (let x = 0; x < to; x++) {
+    for (let x = 0; x < starts.length; x++) {
       const first = (o * from + starts[x]!) * inner;
       const firstWeight = x * span, lastWeight = firstWeight + counts[x]!;
       for (let i = 0; i < inner; i++) {
@@ -131,33 +140,62 @@ function resampleAxis<T extends Uint8Array | Float32Array>(
   return output;
 }
 
-/** Both axes, the width first; an axis that keeps its length is left alone, as both libraries do. */
+/** A rectangle of an image, in pixels. */
+export interface Rectangle {
+  readonly left: number;
+  readonly top: number;
+  readonly width: number;
+  readonly height: number;
+}
+
+/**
+ * Both axes, the width first; an axis that stays as it is is left alone, as both libraries do. Of the
+ * rows, only those are touched that the window is made from.
+ */
 function resample<T extends Uint8Array | Float32Array>(
   image: { readonly width: number; readonly height: number; readonly data: T },
   width: number,
   height: number,
-  taps: (from: number, to: number) => Taps,
+  window: Rectangle,
+  makeTaps: MakeTaps,
   empty: (length: number) => T,
 ): { width: number; height: number; data: T } {
   if (!Number.isInteger(width) || !Number.isInteger(height) || width < 1 || height < 1) {
     throw new RangeError(`an image cannot be resized to ${width}x${height}: a side is 1 or more`);
   }
-  let { data } = image;
-  if (width !== image.width) {
-    const output = empty(image.height * width * 3);
-    data = resampleAxis(data, output, image.height, 3, taps(image.width, width));
+  const { left, top } = window;
+  if (left < 0 || top < 0 || left + window.width > width || top + window.height > height) {
+    throw new RangeError(
+      `the window of ${window.width}x${window.height} at (${left}, ${top}) does not lie in ` +
+        `${width}x${height}`,
+    );
   }
-  if (height !== image.height) {
-    const output = empty(height * width * 3);
-    data = resampleAxis(data, output, 1, width * 3, taps(image.height, height));
+  const taps = (from: number, to: number, part: Part) =>
+    from === to && part.count === to ? undefined : makeTaps(from, to, part);
+  const columns = taps(image.width, width, { first: left, count: window.width });
+  const rows = taps(image.height, height, { first: top, count: window.height });
+  const firstRow = rows ? rows.starts[0]! : 0;
+  const endRow = rows ? rows.starts.at(-1)! + rows.counts.at(-1)! : image.height;
+  const rowLength = image.width * 3;
+  let data = image.data.subarray(firstRow * rowLength, endRow * rowLength) as T;
+  if (columns) {
+    const output = empty((endRow - firstRow) * window.width * 3);
+    data = resampleAxis(data, output, endRow - firstRow, 3, columns);
   }
-  return { width, height, data };
+  if (rows) {
+    const starts = rows.starts.map((start) => start - firstRow);
+    const output = empty(window.height * window.width * 3);
+    data = resampleAxis(data, output, 1, window.width * 3, { ...rows, starts });
+  }
+  return { width: window.width, height: window.height, data };
 }
 
 /**
  * An image at another size, with exactly the bytes of Pillow's `Image.resize`.
  *
- * @throws {RangeError} If a side is not a positive integer.
+ * @param window The part of the resized image that is wanted, such as its middle; all of it unless given.
+ * @returns An image of the window's size. It shares the input's bytes where nothing changes.
+ * @throws {RangeError} If a side is not a positive integer, or the window does not lie in the image.
  * @example
  * ```ts
  * const image = { width: 2, height: 1, data: Uint8Array.of(0, 0, 0, 200, 100, 50) };
@@ -169,9 +207,10 @@ export function resizePil(
   width: number,
   height: number,
   filter: ResampleFilter,
+  window: Rectangle = { left: 0, top: 0, width, height },
 ): Image {
-  const taps = (from: number, to: number) => fixedPoint(antialiasedTaps(from, to, FILTERS[filter]));
-  return resample(image, width, height, taps, (length) => new Uint8Array(length));
+  const taps: MakeTaps = (...axis) => fixedPoint(antialiasedTaps(FILTERS[filter], ...axis));
+  return resample(image, width, height, window, taps, (length) => new Uint8Array(length));
 }
 
 /** An image of real numbers, [height, width, 3]. */
@@ -196,7 +235,8 @@ export function resizeTorch(
   height: number,
   antialias: boolean,
 ): FloatImage {
-  const taps = (from: number, to: number) =>
-    antialias ? antialiasedTaps(from, to, FILTERS.bicubic) : plainBicubicTaps(from, to);
-  return resample(image, width, height, taps, (length) => new Float32Array(length));
+  const taps: MakeTaps = (...axis) =>
+    antialias ? antialiasedTaps(FILTERS.bicubic, ...axis) : plainBicubicTaps(...axis);
+  const window = { left: 0, top: 0, width, height };
+  return resample(image, width, height, window, taps, (length) => new Float32Array(length));
 }

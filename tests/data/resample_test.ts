@@ -53,6 +53,36 @@ Deno.test("a large image has Pillow's bytes", async () => {
   }
 });
 
+Deno.test("a window is cut out of the resized image", async () => {
+  for (const [i, { from: [width, height], to }] of golden.sizes.entries()) {
+    const image = { width, height, data: await file.read(`${i}.input`) as Uint8Array };
+    const whole = resizePil(image, ...to, "bicubic");
+    const left = to[0] >> 2, top = to[1] >> 1;
+    const window = { left, top, width: Math.ceil(to[0] / 2), height: Math.ceil(to[1] / 3) };
+    const found = resizePil(image, ...to, "bicubic", window);
+    assertEquals([found.width, found.height], [window.width, window.height]);
+    const expected = Uint8Array.from(found.data, (_, at) => {
+      const y = Math.floor(at / (window.width * 3));
+      return whole.data[((top + y) * to[0] + left) * 3 + at - y * window.width * 3]!;
+    });
+    assertEquals(found.data, expected, to.join("x"));
+  }
+});
+
+Deno.test("the middle of a long strip takes no more memory than it has", () => {
+  const strip = { width: 1, height: 2_000_000, data: new Uint8Array(6_000_000).fill(9) };
+  const window = { left: 0, top: 100_000_000, width: 224, height: 224 };
+  assertEquals(
+    resizePil(strip, 224, 448_000_000, "bicubic", window),
+    { width: 224, height: 224, data: new Uint8Array(224 * 224 * 3).fill(9) },
+  );
+  assertThrows(
+    () => resizePil(strip, 1, 1, "bicubic", window),
+    RangeError,
+    "the window of 224x224 at (0, 100000000) does not lie in 1x1",
+  );
+});
+
 Deno.test("an image of its own size is the same, and a size without pixels is refused", () => {
   const image = { width: 3, height: 2, data: Uint8Array.from({ length: 18 }, (_, i) => i * 14) };
   assertEquals(resizePil(image, 3, 2, "bicubic"), image);
