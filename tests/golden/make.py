@@ -10,7 +10,7 @@ import torch
 
 import common
 
-PARTS = ["unets", "vaes", "clips", "loras", "objectives", "schedulers", "optimizers", "resampling"]
+PARTS = ["unets", "vaes", "clips", "loras", "objectives", "schedulers", "optimizers", "resampling", "scorers", "checkpoints"]
 
 
 def main() -> None:
