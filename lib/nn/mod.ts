@@ -18,5 +18,6 @@ export * from "./lora.ts";
 export * from "./norm.ts";
 export * from "./recompute.ts";
 export * from "./safetensors.ts";
+export * from "./torch_checkpoint.ts";
 export * from "./warmup.ts";
 export * from "./weights.ts";

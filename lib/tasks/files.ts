@@ -29,13 +29,13 @@ export async function readPrompts(path: string): Promise<string[]> {
 }
 
 /**
- * Reads the images of a folder in the order of their names.
+ * The images of a folder in the order of their names.
  *
- * @param folder Holds PNG, JPEG or WebP files of one size.
- * @returns The images and their file names.
- * @throws {UserError} if there are none, or if their sizes differ.
+ * @param folder Holds PNG, JPEG or WebP files.
+ * @returns Their file names.
+ * @throws {UserError} if there are none.
  */
-export async function readImages(folder: string): Promise<{ images: Images; names: string[] }> {
+export function imageNames(folder: string): string[] {
   let names: string[];
   try {
     names = [...Deno.readDirSync(folder)].map((entry) => entry.name)
@@ -46,26 +46,7 @@ export async function readImages(folder: string): Promise<{ images: Images; name
   if (names.length === 0) {
     throw new UserError(`images folder ${folder} holds no PNG, JPEG or WebP file`);
   }
-  const decoded = await Promise.all(names.map(async (name) => {
-    try {
-      return await sharp(await Deno.readFile(`${folder}/${name}`)).removeAlpha()
-        .toColourspace("srgb").raw().toBuffer({ resolveWithObject: true });
-    } catch (cause) {
-      throw new UserError(`${folder}/${name} is not a readable image`, { cause });
-    }
-  }));
-  const { width, height } = decoded[0]!.info;
-  const all = new Uint8Array(names.length * width * height * 3);
-  decoded.forEach(({ data, info }, i) => {
-    if (info.width !== width || info.height !== height) {
-      throw new UserError(
-        `${folder}/${names[i]} is ${info.width}x${info.height}, but ${names[0]} is ` +
-          `${width}x${height}: images of a folder must have one size`,
-      );
-    }
-    all.set(data, i * width * height * 3);
-  });
-  return { images: { data: all, count: names.length, width, height }, names };
+  return names;
 }
 
 /** The overview that `generate` writes beside the images. */

@@ -167,6 +167,7 @@ if (import.meta.main) {
     const training = trainOptions(recipe, options);
     const filter = options.filter ?? "filtered";
     const { output } = options;
+    await Deno.mkdir(output, { recursive: true });
     await useDevice(options.device);
     const pipeline = await loadPipeline(options.base, {
       dtype: options.weights ?? recipe.weights,

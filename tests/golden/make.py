@@ -20,6 +20,9 @@ PARTS = [
     "schedulers",
     "optimizers",
     "checkpoints",
+    "torch_checkpoints",
+    "resampling",
+    "scorers",
 ]
 
 

@@ -1,6 +1,6 @@
 /** Every command, as a person starts it: help, and an explained mistake. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { tableToIPC } from "apache-arrow";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
+import { tableFromIPC, tableToIPC } from "apache-arrow";
 import * as parquet from "parquet-wasm";
 import { tableFromRows } from "../../lib/data/schema.ts";
 import {
@@ -8,7 +8,7 @@ import {
   goldenJson,
   writeCheckpoint,
 } from "../diffusion/checkpoint_files.ts";
-import { goldenPath } from "../diffusion/golden.ts";
+import { goldenCases, goldenPath } from "../diffusion/golden.ts";
 import { makeTinyLineage } from "../experiments/tiny_lineage.ts";
 
 /** Paths that hide the machine's drivers from a process. */
@@ -86,7 +86,7 @@ Deno.test("train, generate and score do their work under the tasks' permissions"
   assertStringIncludes(drawn.stderr, "3/3", "PNDM takes a step twice");
   assertEquals(names(images), ["0001.png", "0002.png", "grid.png", "prompts.txt"]);
 
-  const scored = await task("score", "--scorer", pickscore, "--images", images, "--device", "cpu");
+  const scored = await task("score", "--model", pickscore, "--images", images, "--device", "cpu");
   assertEquals(scored.code, 0, scored.stderr);
   const [header, ...rows] = scored.stdout.trim().split(/\r?\n/);
   assertEquals(header, "image,prompt,score");
@@ -116,6 +116,55 @@ Deno.test("a base model may be a single file, with its vocabulary beside it", as
   const { code, stdout } = await task("inspect", base, "--device", "cpu");
   assertEquals(code, 0);
   assertStringIncludes(stdout, "Stable Diffusion 1.5's architecture, as a single file");
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("score gives what the scorers' own libraries give, and passes over a broken image", async () => {
+  const { prompts, scores } = goldenCases("scorer").find(({ name }) =>
+    name === "hps"
+  ) as unknown as {
+    prompts: string[];
+    scores: Record<"plain" | "antialiased", number[]>;
+  };
+  const folder = await Deno.makeTempDir();
+  const { length } = prompts;
+  for (let i = 0; i < length; i++) {
+    await Deno.copyFile(goldenPath(`scorers/images/${i}.png`), `${folder}/${i}.png`);
+  }
+  await Deno.writeTextFile(`${folder}/${length}.jpg`, "no image");
+  // A file of prompts cannot say one without words: its score is not compared.
+  const spoken = prompts.map((prompt) => prompt || "-");
+  await Deno.writeTextFile(`${folder}/prompts.txt`, [...spoken, "broken"].join("\n"));
+  const hps = ["--model", goldenPath("scorers/hps/hps.pt"), "--scorer", "hpsv2.1"];
+  const rest = ["--tokenizer", goldenPath("clip/tokenizer"), "--images", folder, "--device", "cpu"];
+  const [csv, file, form] = await Promise.all([
+    task("score", ...hps, ...rest),
+    task("score", ...hps, ...rest, "--antialias", "--output", `${folder}/scores.parquet`),
+    task("score", "--scorer", "hpsv2", ...rest),
+  ]);
+  assertEquals([csv.code, file.code, form.code], [1, 1, 2]);
+  assertStringIncludes(form.stderr, "--scorer hpsv2 needs --model");
+  for (const { stderr } of [csv, file]) {
+    assertStringIncludes(stderr, `1 of ${length + 1} images have no score`);
+    assertStringIncludes(stderr, `${folder}/${length}.jpg: 8 bytes are not a readable image`);
+  }
+  const found = csv.stdout.trim().split(/\r?\n/).slice(1).map((row) => row.split(",").at(-1)!);
+  const table = tableFromIPC(
+    parquet.readParquet(await Deno.readFile(`${folder}/scores.parquet`)).intoIPCStream(),
+  );
+  assertEquals(table.schema.fields.map(({ name }) => name), ["image", "prompt", "score"]);
+  assertEquals(table.get(1)!.toJSON().prompt, prompts[1]);
+  prompts.forEach((prompt, i) => {
+    if (prompt === "") return;
+    assertAlmostEquals(Number(found[i]), scores.plain[i]!, 1e-3);
+    assertAlmostEquals(table.get(i)!.toJSON().score, scores.antialiased[i]!, 1e-3);
+  });
+  assertEquals([found[length], table.get(length)!.toJSON().score], ["", null]);
+  const metadata = parquet.ParquetFile.fromFile(
+    new Blob([await Deno.readFile(`${folder}/scores.parquet`)]),
+  );
+  const kept = (await metadata).metadata().fileMetadata().keyValueMetadata();
+  assertEquals([kept.get("scorer"), kept.get("model")], ["hpsv2.1", hps[1]]);
   await Deno.remove(folder, { recursive: true });
 });
 

@@ -7,7 +7,7 @@ import { clipEmbeddings, initClip } from "../../diffusion/clip.ts";
 import { eosPositions } from "../../diffusion/clip_text.ts";
 import type { ClipConfig } from "../../diffusion/config.ts";
 import { ClipTokenizer } from "../../diffusion/tokenizer.ts";
-import { CLIP_MEAN, CLIP_STD } from "../../evaluation/scorer.ts";
+import { CLIP_MEAN, CLIP_STD } from "../../evaluation/image_processor.ts";
 import { type Tensor, tensor } from "../../tensor/mod.ts";
 import { captionText } from "../caption.ts";
 import { tokenizerFiles } from "../tokenizer_files.ts";
