@@ -17,7 +17,7 @@ import {
   type Weights,
   type WeightsDType,
 } from "../nn/weights.ts";
-import { getDevice } from "../tensor/mod.ts";
+import { byteSize, getDevice } from "../tensor/mod.ts";
 import { clipTextParameters } from "./clip_text.ts";
 import {
   type ClipTextConfig,
@@ -269,10 +269,9 @@ function checkCapacity(
     for (const tensor of stored.tensors.values()) needed += heldBytes(tensor, dtype);
   }
   if (capacity === undefined || liveBytes + needed <= capacity) return;
-  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
   throw new RangeError(
-    `the weights of ${path} take ${gigabytes(needed)}, but the ${name} device holds at most ` +
-      `${gigabytes(capacity)} (${gigabytes(liveBytes)} are held already): use another device`,
+    `the weights of ${path} take ${byteSize(needed)}, but the ${name} device holds at most ` +
+      `${byteSize(capacity)} (${byteSize(liveBytes)} are held already): use another device`,
   );
 }
 

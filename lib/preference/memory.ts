@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Backend, Memory } from "../tensor/mod.ts";
+import { type Backend, byteSize, type Memory } from "../tensor/mod.ts";
 
 /** Bytes on the device. */
 export interface TrainingMemory {
@@ -33,13 +33,10 @@ export function trainingMemory(backend: Backend, learn: Memory, update: Memory):
   return { held, state, step, total: held + state + step };
 }
 
-/** `1.72 GB` */
-export const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
-
-/** `1.72 GB of weights + 0.31 GB of LoRA and optimiser + 0.96 GB for a step = 2.99 GB`. */
+/** `1.72 GB of weights + 310.0 MB of LoRA and optimiser + 960.0 MB for a step = 2.99 GB`. */
 export function describeMemory({ held, state, step, total }: TrainingMemory): string {
-  return `${gigabytes(held)} of weights + ${gigabytes(state)} of LoRA and optimiser + ` +
-    `${gigabytes(step)} for a step = ${gigabytes(total)}`;
+  return `${byteSize(held)} of weights + ${byteSize(state)} of LoRA and optimiser + ` +
+    `${byteSize(step)} for a step = ${byteSize(total)}`;
 }
 
 /**
@@ -51,7 +48,7 @@ export function checkMemory(backend: Backend, memory: TrainingMemory): void {
   if (backend.capacity === undefined || memory.total <= backend.capacity) return;
   throw new RangeError(
     `this training needs ${describeMemory(memory)}, but the ${backend.name} device holds ` +
-      `at most ${gigabytes(backend.capacity)}: take smaller batches and accumulate more of them, ` +
+      `at most ${byteSize(backend.capacity)}: take smaller batches and accumulate more of them, ` +
       `compute blocks again (recompute), images of a lower resolution, a lower rank, or another device`,
   );
 }

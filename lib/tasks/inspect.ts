@@ -25,7 +25,7 @@ import {
   type StoredWeights,
 } from "../nn/mod.ts";
 import { plainTable } from "../notebook/plain_table.ts";
-import type { Backend } from "../tensor/mod.ts";
+import { type Backend, byteSize } from "../tensor/mod.ts";
 import { useDevice } from "./device.ts";
 import { deviceOption } from "./options.ts";
 import { runCommand } from "./run_command.ts";
@@ -225,7 +225,7 @@ function describeLora({ path, entries, metadata }: SafetensorsFile): string {
       ],
       ["parameters", millions(entries.values().reduce((sum, e) => sum + elements(e), 0))],
       ["stored as", different([...entries.values()].map(({ dtype }) => dtype)).join(", ")],
-      ["size", size(entries.values().reduce((sum, { byteLength }) => sum + byteLength, 0))],
+      ["size", byteSize(entries.values().reduce((sum, { byteLength }) => sum + byteLength, 0))],
     ]),
   ].join("\n\n");
 }
@@ -251,8 +251,8 @@ function partTable(parts: readonly Part[]): string {
     millions(sum(tensors, elements)),
     count(tensors.length),
     [...new Set(tensors.map(({ dtype }) => dtype))].sort().join(", "),
-    size(sum(tensors, ({ byteLength }) => byteLength)),
-    size(sum(tensors, held)),
+    byteSize(sum(tensors, ({ byteLength }) => byteLength)),
+    byteSize(sum(tensors, held)),
   ];
   const tensorsOf = ({ stored }: Part) => [...stored.tensors.values()];
   return plainTable([
@@ -271,20 +271,22 @@ function fit(parts: readonly Part[], device: Device): string {
   const place = `the ${device.name} device (${device.description})`;
   if (largest > largestBuffer) {
     const tensor = tensors.find((t) => held(t) === largest)!;
-    return `It does not fit ${place}: tensor "${tensor.name}" takes ${size(largest)}, and ` +
-      `one buffer holds at most ${size(largestBuffer)}.`;
+    return `It does not fit ${place}: tensor "${tensor.name}" takes ${byteSize(largest)}, and ` +
+      `one buffer holds at most ${byteSize(largestBuffer)}.`;
   }
   if (capacity === undefined) {
-    return `Every tensor fits ${place}: the largest takes ${size(largest)}, and one buffer ` +
-      `holds ${size(largestBuffer)}. How much it holds in all it does not tell; the weights take ` +
-      `${size(all)}.`;
+    return `Every tensor fits ${place}: the largest takes ${byteSize(largest)}, and one buffer ` +
+      `holds ${
+        byteSize(largestBuffer)
+      }. How much it holds in all it does not tell; the weights take ` +
+      `${byteSize(all)}.`;
   }
   if (all > capacity) {
-    return `It does not fit ${place}: the weights take ${size(all)}, and the device holds ` +
-      `at most ${size(capacity)}.`;
+    return `It does not fit ${place}: the weights take ${byteSize(all)}, and the device holds ` +
+      `at most ${byteSize(capacity)}.`;
   }
-  return `It fits ${place}: of the ${size(capacity)} that the device holds, the weights ` +
-    `take ${size(all)} and leave ${size(capacity - all)} for intermediate values.`;
+  return `It fits ${place}: of the ${byteSize(capacity)} that the device holds, the weights ` +
+    `take ${byteSize(all)} and leave ${byteSize(capacity - all)} for intermediate values.`;
 }
 
 const sum = <T>(values: readonly T[], of: (value: T) => number) =>
@@ -300,11 +302,6 @@ const each = (values: PerBlock) => typeof values === "number" ? `${values}` : va
 const count = (n: number) => n.toLocaleString("en");
 
 const millions = (n: number) => n < 1e5 ? count(n) : `${(n / 1e6).toFixed(1)} M`;
-
-function size(bytes: number): string {
-  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(1)} kB`;
-  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
-}
 
 const list = (rows: readonly (readonly [string, string])[]) => plainTable(rows, [false, false]);
 

@@ -167,7 +167,6 @@ if (import.meta.main) {
     const training = trainOptions(recipe, options);
     const filter = options.filter ?? "filtered";
     const { output } = options;
-    await Deno.mkdir(output, { recursive: true });
     await useDevice(options.device);
     const pipeline = await loadPipeline(options.base, {
       dtype: options.weights ?? recipe.weights,
@@ -205,6 +204,7 @@ if (import.meta.main) {
       }
       await report();
     };
+    await Deno.mkdir(output, { recursive: true });
     if (!(await savedSamples(output)).some(({ step }) => step === 0)) await sample(0);
     const progress = progressOf(training.method, "steps");
     const { lora, metrics } = await train({

@@ -5,6 +5,7 @@
  * @module
  */
 export type { Backend } from "./backend.ts";
+export { byteSize } from "./byte_size.ts";
 export { type DeviceName, getDevice, openDevice, setDevice } from "./device.ts";
 export { decodeF16, encodeF16 } from "./f16.ts";
 export { grad } from "./grad.ts";

@@ -285,7 +285,7 @@ Deno.test("checkMemory: refuses with numbers and remedies", () => {
   assertThrows(
     () => checkMemory(backend(4e9), memory),
     RangeError,
-    "needs 1.72 GB of weights + 0.31 GB of LoRA and optimiser + 2.97 GB for a step = 5.00 GB, " +
+    "needs 1.72 GB of weights + 310.0 MB of LoRA and optimiser + 2.97 GB for a step = 5.00 GB, " +
       "but the cpu device holds at most 4.00 GB: take smaller batches",
   );
 });

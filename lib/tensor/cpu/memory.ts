@@ -4,6 +4,8 @@
  * @module
  */
 
+import { byteSize } from "../byte_size.ts";
+
 const PAGE = 65536;
 /** Addresses are 32 bits wide. */
 const MOST_PAGES = 65536;
@@ -52,8 +54,10 @@ export class Heap {
       if (pages > MOST_PAGES - have) {
         this.#held -= size;
         throw new RangeError(
-          `The cpu device holds ${megabytes(this.#held)} and can't give ${megabytes(size)} more: ` +
-            `its memory ends at 4096 MB. Use a smaller batch or image, or checkpoint the model's blocks`,
+          `The cpu device holds ${byteSize(this.#held)} and can't give ${byteSize(size)} more: ` +
+            `its memory ends at ${
+              byteSize(HEAP_BYTES)
+            }. Use a smaller batch or image, or checkpoint the model's blocks`,
         );
       }
       this.memory.grow(generous);
@@ -88,11 +92,6 @@ export class Heap {
       this.#free.pop();
     }
   }
-}
-
-/** `12.5 MB`, for messages. */
-export function megabytes(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(1)} MB`;
 }
 
 /** A value's life in a program: the first and the last kernel that touch it. */
