@@ -386,7 +386,7 @@ Deno.test("loadPipeline: weights that the device cannot hold are not read", asyn
     await assertRejects(
       () => loadPipeline(path),
       RangeError,
-      `the weights of ${path} take 0.01 GB, but the cpu device holds at most 0.00 GB`,
+      `the weights of ${path} take 8.1 MB, but the cpu device holds at most 3.0 MB`,
     );
   } finally {
     setDevice(device);
