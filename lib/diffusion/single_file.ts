@@ -30,7 +30,7 @@ const UNET = "model.diffusion_model.";
 const VAE = "first_stage_model.";
 const CLIP = {
   "SD1.5": "cond_stage_model.transformer.",
-  "SDXL": "conditioner.embedders.0.transformer.",
+  SDXL: "conditioner.embedders.0.transformer.",
 };
 /** SDXL's second text encoder, with OpenCLIP's names. */
 const OPEN_CLIP = "conditioner.embedders.1.model.";
@@ -70,8 +70,8 @@ const IGNORED = new RegExp(
     "posterior_variance|posterior_log_variance_clipped|posterior_mean_coef[12]",
     String.raw`logvar|lvlb_weights|scale_factor|global_step|denoiser\.(log_)?sigmas`,
     // Of the text encoders' training, and a table of 0, 1, 2, ...
-    String
-      .raw`(cond_stage_model|conditioner)\.(.*\.)?(logit_scale|text_projection(\.weight)?|position_ids)`,
+    String.raw`(cond_stage_model|conditioner)\.(.*\.)?(logit_scale|position_ids)`,
+    String.raw`(cond_stage_model|conditioner)\.(.*\.)?text_projection(\.weight)?`,
   ].join("|") + ")$",
 );
 
@@ -108,11 +108,10 @@ export function readSingleFile(
   const unread = names.filter((name) => !header.used.has(name));
   const unknown = unread.filter((name) => !IGNORED.test(name));
   if (unknown.length > 0) {
+    const others = unknown.length > 1 ? ` (and ${unknown.length - 1} more)` : "";
     throw new Error(
-      `${path}: tensor "${unknown[0]}"${
-        unknown.length > 1 ? ` (and ${unknown.length - 1} more)` : ""
-      }` +
-        ` belongs to no part of ${KINDS[kind]}: save the checkpoint again without it`,
+      `${path}: tensor "${unknown[0]}"${others} belongs to no part of ${KINDS[kind]}: ` +
+        `save the checkpoint again without it`,
     );
   }
   return {
