@@ -23,7 +23,10 @@ const command = {
       placeholder: "DIR",
       default: "data/nano/weak",
     }),
-    lora: text({ description: "LoRA in diffusers' format", placeholder: "FILE" }),
+    lora: text({
+      description: "LoRA file, as diffusers, peft or kohya's scripts write it",
+      placeholder: "FILE",
+    }),
     prompt: texts({ description: "what to draw" }),
     prompts: text({ description: "text file with one prompt per line", placeholder: "FILE" }),
     steps: integer({ description: "denoising steps", default: 12, min: 1, max: 1000 }),
@@ -54,6 +57,12 @@ if (import.meta.main) {
     await useDevice(options.device);
     const pipeline = await loadPipeline(options.base);
     const lora = options.lora ? await loadLora(options.lora, pipeline.unet.weights) : undefined;
+    if (lora && lora.textEncoderLayers > 0) {
+      console.log(
+        `${options.lora} adapts ${lora.textEncoderLayers} layers of the text encoders as well: ` +
+          `they are left as they are, only the U-Net is adapted`,
+      );
+    }
     const images = await generate(pipeline, prompts, {
       seed: options.seed,
       steps: options.steps,

@@ -10,7 +10,7 @@ import torch
 
 import common
 
-PARTS = ["unets", "vaes", "clips", "clip_tokens", "loras", "objectives", "schedulers", "optimizers"]
+PARTS = ["unets", "vaes", "clips", "clip_tokens", "loras", "lora_layouts", "written_loras", "objectives", "schedulers", "optimizers"]
 
 
 def main() -> None:
