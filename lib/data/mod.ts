@@ -6,4 +6,5 @@
 export * from "./curation.ts";
 export * from "./images.ts";
 export * from "./preferences.ts";
+export * from "./prompt_sets.ts";
 export * from "./schema.ts";

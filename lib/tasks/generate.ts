@@ -28,7 +28,12 @@ const command = {
       placeholder: "FILE",
     }),
     prompt: texts({ description: "what to draw" }),
-    prompts: text({ description: "text file with one prompt per line", placeholder: "FILE" }),
+    prompts: text({
+      description:
+        "more prompts: a text file with one per line, PartiPrompts' table, HPDv2's JSON " +
+        "or Pick-a-Pic's Parquet",
+      placeholder: "FILE",
+    }),
     steps: integer({ description: "denoising steps", default: 12, min: 1, max: 1000 }),
     guidance: number({
       description: "classifier-free guidance scale; 1 turns it off",
@@ -71,7 +76,9 @@ if (import.meta.main) {
       ...(lora ? { lora } : {}),
     });
     await writeImages(options.output, images);
-    await writeWhole(`${options.output}/prompts.txt`, prompts.join("\n") + "\n");
+    // A line break is a space to the tokenizer, but would be the next prompt to who reads the file.
+    const lines = prompts.map((prompt) => prompt.replace(/\s*[\r\n]\s*/g, " "));
+    await writeWhole(`${options.output}/prompts.txt`, lines.join("\n") + "\n");
     const { width, height } = images;
     const bytes = width * height * 3;
     const grid = await imageGrid(
