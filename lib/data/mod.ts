@@ -6,5 +6,6 @@
 export * from "./curation.ts";
 export * from "./images.ts";
 export * from "./preferences.ts";
+export * from "./prompt_sets.ts";
 export * from "./resample.ts";
 export * from "./schema.ts";

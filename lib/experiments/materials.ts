@@ -7,6 +7,7 @@
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
 import { checkManifest, digestTree } from "../data/manifest.ts";
+import { readPromptSet } from "../data/prompt_sets.ts";
 import { openPipeline } from "../diffusion/mod.ts";
 
 /** Where the shipped nano lineage is. */
@@ -102,11 +103,10 @@ async function nanoPrompts(): Promise<Materials["prompts"]> {
 
 /** Of a user's own prompts every fifth serves to choose hyperparameters. */
 async function splitPrompts(path: string): Promise<Materials["prompts"]> {
-  const lines = (await Deno.readTextFile(path)).split(/\r?\n/).map((line) => line.trim());
-  const prompts = [...new Set(lines.filter((line) => line !== ""))];
+  const prompts = [...new Set((await readPromptSet(path)).prompts)];
   if (prompts.length < 10) {
     throw new Error(
-      `--prompts ${path} holds ${prompts.length} different prompts: at least 10 are needed, one per line`,
+      `--prompts ${path} holds ${prompts.length} different prompts: at least 10 are needed`,
     );
   }
   return {

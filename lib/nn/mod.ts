@@ -15,6 +15,7 @@ export * from "./embedding.ts";
 export * from "./init.ts";
 export * from "./linear.ts";
 export * from "./lora.ts";
+export * from "./lora_file.ts";
 export * from "./norm.ts";
 export * from "./recompute.ts";
 export * from "./safetensors.ts";

@@ -11,7 +11,8 @@
 import type { UNetConfig } from "../diffusion/config.ts";
 import type { NoiseSchedule } from "../diffusion/noise_schedule.ts";
 import { clipGradNorm } from "../nn/clip_grad_norm.ts";
-import { type LoraTargets, saveLora } from "../nn/lora.ts";
+import type { LoraTargets } from "../nn/lora.ts";
+import { saveLora } from "../nn/lora_file.ts";
 import { linearWarmup } from "../nn/warmup.ts";
 import type { Weights } from "../nn/weights.ts";
 import {

@@ -4,28 +4,23 @@
  * @module
  */
 import sharp from "sharp";
+import { readPromptSet } from "../data/prompt_sets.ts";
 import type { Images } from "../diffusion/mod.ts";
 import { writeWhole } from "../experiments/run.ts";
 import { UserError } from "./user_error.ts";
 
 /**
- * Reads prompts: one per line, empty lines left out.
+ * Reads prompts in any of the formats of {@linkcode readPromptSet}.
  *
- * @param path A text file.
- * @throws {UserError} if the file is missing or has no prompt.
+ * @param path A file, or a folder of them.
+ * @throws {UserError} if the file is missing, damaged, or has no prompt.
  */
-export async function readPrompts(path: string): Promise<string[]> {
-  let content: string;
+export async function readPrompts(path: string): Promise<readonly string[]> {
   try {
-    content = await Deno.readTextFile(path);
+    return (await readPromptSet(path)).prompts;
   } catch (cause) {
-    throw new UserError(`prompts file ${path}: ${(cause as Error).message}`, { cause });
+    throw new UserError(`prompts: ${(cause as Error).message}`, { cause });
   }
-  const prompts = content.split(/\r?\n/).map((line) => line.trim()).filter((line) => line !== "");
-  if (prompts.length === 0) {
-    throw new UserError(`prompts file ${path} has no prompt: write one per line`);
-  }
-  return prompts;
 }
 
 /**

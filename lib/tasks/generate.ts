@@ -23,9 +23,17 @@ const command = {
       placeholder: "PATH",
       default: "data/nano/weak",
     }),
-    lora: text({ description: "LoRA in diffusers' format", placeholder: "FILE" }),
+    lora: text({
+      description: "LoRA file, as diffusers, peft or kohya's scripts write it",
+      placeholder: "FILE",
+    }),
     prompt: texts({ description: "what to draw" }),
-    prompts: text({ description: "text file with one prompt per line", placeholder: "FILE" }),
+    prompts: text({
+      description:
+        "more prompts: a text file with one per line, PartiPrompts' table, HPDv2's JSON " +
+        "or Pick-a-Pic's Parquet",
+      placeholder: "FILE",
+    }),
     scheduler: choice(schedulerNames, {
       description: "what to sample by, with the folder's settings; the folder's own unless given",
     }),
@@ -60,6 +68,12 @@ if (import.meta.main) {
       onProgress: byteProgress("load the model"),
     });
     const lora = options.lora ? await loadLora(options.lora, pipeline.unet.weights) : undefined;
+    if (lora && lora.textEncoderLayers > 0) {
+      console.log(
+        `${options.lora} adapts ${lora.textEncoderLayers} layers of the text encoders as well: ` +
+          `they are left as they are, only the U-Net is adapted`,
+      );
+    }
     const images = await generate(pipeline, prompts, {
       seed: options.seed,
       steps: options.steps,
@@ -69,7 +83,9 @@ if (import.meta.main) {
       ...(options.scheduler ? { scheduler: options.scheduler } : {}),
     });
     await writeImages(options.output, images);
-    await writeWhole(`${options.output}/prompts.txt`, prompts.join("\n") + "\n");
+    // A line break is a space to the tokenizer, but would be the next prompt to who reads the file.
+    const lines = prompts.map((prompt) => prompt.replace(/\s*[\r\n]\s*/g, " "));
+    await writeWhole(`${options.output}/prompts.txt`, lines.join("\n") + "\n");
     const { width, height } = images;
     const bytes = width * height * 3;
     const grid = await imageGrid(

@@ -49,7 +49,10 @@ const command = {
       description: "your preference data in Pick-a-Pic v2's schema, Parquet",
       placeholder: "FILE",
     }),
-    prompts: text({ description: "your prompts, one per line", placeholder: "FILE" }),
+    prompts: text({
+      description: "your prompts, in a file such as generate takes",
+      placeholder: "FILE",
+    }),
     pickscore: text({
       description: "your PickScore, a folder in transformers' CLIP layout",
       placeholder: "DIR",

@@ -51,7 +51,7 @@ const command = {
       default: "images",
     }),
     prompts: text({
-      description: "text file with one prompt per image, in the same order; " +
+      description: "one prompt per image, in the same order, in a file such as generate takes; " +
         "prompts.txt of the images' folder unless given",
       placeholder: "FILE",
     }),

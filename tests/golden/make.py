@@ -16,6 +16,8 @@ PARTS = [
     "clips",
     "clip_tokens",
     "loras",
+    "lora_layouts",
+    "written_loras",
     "objectives",
     "schedulers",
     "optimizers",

@@ -1,7 +1,7 @@
 import { assert, assertAlmostEquals, assertThrows } from "@std/assert";
 import { readJson, unetConfig } from "../../lib/diffusion/config.ts";
 import { NoiseSchedule } from "../../lib/diffusion/noise_schedule.ts";
-import { loadLora } from "../../lib/nn/lora.ts";
+import { loadLora } from "../../lib/nn/lora_file.ts";
 import { loadWeights } from "../../lib/nn/weights.ts";
 import {
   COEFFICIENTS,
