@@ -7,6 +7,7 @@
  * @module
  */
 import { checkParameters, fileShape, type Parameter } from "../nn/init.ts";
+import { ldmNames } from "../nn/ldm_names.ts";
 import { openSafetensors, type SafetensorsEntry } from "../nn/safetensors.ts";
 import { absent, type StoredTensor, type StoredWeights } from "../nn/weights.ts";
 import { clipTextParameters } from "./clip_text.ts";
@@ -14,7 +15,6 @@ import {
   type ClipTextConfig,
   clipTextConfig,
   type Json,
-  ofBlock,
   type UNetConfig,
   unetConfig,
   vaeConfig,
@@ -287,69 +287,17 @@ function unetPart(header: Header, kind: Kind, pooled: ClipTextConfig): ModelFile
     addition_time_embed_dim: addition === null ? null : (addition - pooled.projection_dim) / 6,
     projection_class_embeddings_input_dim: addition,
   }, `${header.path}, as its U-Net's shapes have it`);
-  const place = (name: string) => ({ name: unetName(name, config) });
-  return { config, stored: header.part(UNET, unetParameters(config), place) };
+  const parameters = unetParameters(config);
+  const moduleOf = (name: string) => name.slice(0, name.lastIndexOf("."));
+  const original = ldmNames(parameters.map(({ name }) => moduleOf(name)));
+  const place = (name: string) => ({
+    name: original(moduleOf(name)) + name.slice(name.lastIndexOf(".")),
+  });
+  return { config, stored: header.part(UNET, parameters, place) };
 }
 
 const oneOrAll = (values: readonly number[]) =>
   values.every((v) => v === values[0]) ? values[0] : values;
-
-/** Beginnings of U-Net names. */
-const UNET_NAMES: Readonly<Record<string, string>> = {
-  "conv_in": "input_blocks.0.0",
-  "time_embedding.linear_1": "time_embed.0",
-  "time_embedding.linear_2": "time_embed.2",
-  "add_embedding.linear_1": "label_emb.0.0",
-  "add_embedding.linear_2": "label_emb.0.2",
-  "conv_norm_out": "out.0",
-  "conv_out": "out.2",
-};
-
-const RESNET_NAMES: Readonly<Record<string, string>> = {
-  norm1: "in_layers.0",
-  conv1: "in_layers.2",
-  time_emb_proj: "emb_layers.1",
-  norm2: "out_layers.0",
-  conv2: "out_layers.3",
-  conv_shortcut: "skip_connection",
-};
-
-/** The original name of a U-Net's tensor: its blocks are numbered through all resolutions. */
-function unetName(name: string, config: UNetConfig): string {
-  const dot = name.lastIndexOf(".");
-  const [path, leaf] = [name.slice(0, dot), name.slice(dot + 1)];
-  if (UNET_NAMES[path]) return `${UNET_NAMES[path]}.${leaf}`;
-  const parts = path.split(".");
-  const inside = (from: number) => [...parts.slice(from), leaf].join(".");
-  const resnet = (from: number) => `${RESNET_NAMES[parts[from]!]}.${leaf}`;
-  if (parts[0] === "mid_block") {
-    return parts[1] === "attentions"
-      ? `middle_block.1.${inside(3)}`
-      : `middle_block.${2 * Number(parts[2])}.${resnet(3)}`;
-  }
-  // down_blocks.<block>.<resnets, attentions, downsamplers or upsamplers>.<layer>. ...
-  const [side, block, part, layer] = [parts[0], Number(parts[1]), parts[2], Number(parts[3])];
-  const last = config.block_out_channels.length - 1;
-  const down = side === "down_blocks";
-  const layersOf = (block: number) =>
-    ofBlock(config.layers_per_block, down ? block : last - block) + (down ? 0 : 1);
-  let first = down ? 1 : 0;
-  // A downsampler has a number of its own, an upsampler shares that of the layer before it.
-  for (let i = 0; i < block; i++) first += layersOf(i) + (down ? 1 : 0);
-  const stem = (layer: number) => `${down ? "input" : "output"}_blocks.${first + layer}`;
-  switch (part) {
-    case "resnets":
-      return `${stem(layer)}.0.${resnet(4)}`;
-    case "attentions":
-      return `${stem(layer)}.1.${inside(4)}`;
-    case "downsamplers":
-      return `${stem(layersOf(block))}.0.op.${leaf}`;
-    default: {
-      const after = config.up_block_types[block] === "CrossAttnUpBlock2D" ? 2 : 1;
-      return `${stem(layersOf(block) - 1)}.${after}.conv.${leaf}`;
-    }
-  }
-}
 
 function vaePart(header: Header, kind: Kind): PipelineFiles["vae"] {
   const levels = header.count((i) => `${VAE}encoder.down.${i}.block.0.conv1.weight`);
