@@ -6,4 +6,5 @@
 export * from "./curation.ts";
 export * from "./images.ts";
 export * from "./preferences.ts";
+export * from "./resample.ts";
 export * from "./schema.ts";

@@ -10,7 +10,7 @@ import torch
 
 import common
 
-PARTS = ["unets", "vaes", "clips", "loras", "objectives", "schedulers", "optimizers"]
+PARTS = ["unets", "vaes", "clips", "loras", "objectives", "schedulers", "optimizers", "resampling"]
 
 
 def main() -> None:
