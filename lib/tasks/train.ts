@@ -87,7 +87,11 @@ if (import.meta.main) {
       pipeline,
       options.data,
       [filter],
-      progressOf("encode images and prompts", "items"),
+      {
+        onRead: progressOf("read preferences", "rows"),
+        onProgress: progressOf("encode images and prompts", "items"),
+        onReport: (lines) => lines.forEach((line) => console.error(line)),
+      },
     );
     const { batch, accumulate, rank, targets, features, optimizer, seed } = options;
     const report = progressOf(method, "steps");

@@ -10,7 +10,10 @@ import torch
 
 import common
 
-PARTS = ["unets", "vaes", "clips", "loras", "objectives", "schedulers", "optimizers", "resampling"]
+PARTS = [
+    "unets", "vaes", "clips", "loras", "objectives", "schedulers", "optimizers", "resampling",
+    "preprocessing", "parquets",
+]
 
 
 def main() -> None:
