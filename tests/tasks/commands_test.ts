@@ -19,7 +19,7 @@ async function task(...args: string[]) {
 
 const commands = [
   ...["reproduce", "train", "generate", "score", "annotate", "pretrain", "notebook", "notebooks"],
-  "check",
+  ...["check", "curate"],
 ];
 
 for (const command of commands) {
