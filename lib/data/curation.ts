@@ -8,7 +8,7 @@
  * @module
  */
 import { generator, stream } from "../tensor/random.ts";
-import type { Comparisons } from "./preferences.ts";
+import type { Comparisons } from "./comparisons.ts";
 
 const MIX_STREAM = stream("data.curation.mix");
 
@@ -43,6 +43,8 @@ export interface CurationOptions {
 export interface PreferencePairs {
   readonly winner: Int32Array;
   readonly loser: Int32Array;
+  /** The choice that decided the pair; -1 for a pair that was concluded from others. */
+  readonly choice: Int32Array;
 }
 
 const RULES: Readonly<Record<Reading, { wins: number; ties: boolean }>> = {
@@ -53,12 +55,44 @@ const RULES: Readonly<Record<Reading, { wins: number; ties: boolean }>> = {
 
 /** Every decided choice, in row order; ties are left out. */
 export function fullPairs(comparisons: Comparisons): PreferencePairs {
-  const winner: number[] = [], loser: number[] = [];
-  forEachDecided(comparisons, (_, won, lost) => {
+  return decidedPairs(comparisons, () => true);
+}
+
+/** The decided choices that are wanted, in row order. */
+function decidedPairs(
+  comparisons: Comparisons,
+  wanted: (choice: number, winner: number) => boolean,
+): PreferencePairs {
+  const winner: number[] = [], loser: number[] = [], choice: number[] = [];
+  forEachDecided(comparisons, (row, won, lost) => {
+    if (!wanted(row, won)) return;
     winner.push(won);
     loser.push(lost);
+    choice.push(row);
   });
-  return { winner: Int32Array.from(winner), loser: Int32Array.from(loser) };
+  return {
+    winner: Int32Array.from(winner),
+    loser: Int32Array.from(loser),
+    choice: Int32Array.from(choice),
+  };
+}
+
+/** Some of the pairs. */
+function pick(pairs: PreferencePairs, indices: readonly number[]): PreferencePairs {
+  const at = (values: Int32Array) => Int32Array.from(indices, (i) => values[i]!);
+  return { winner: at(pairs.winner), loser: at(pairs.loser), choice: at(pairs.choice) };
+}
+
+/** The first pairs, as many as there are up to a limit. */
+export function firstPairs(
+  { winner, loser, choice }: PreferencePairs,
+  limit: number,
+): PreferencePairs {
+  return {
+    winner: winner.slice(0, limit),
+    loser: loser.slice(0, limit),
+    choice: choice.slice(0, limit),
+  };
 }
 
 /** Marks the absolute winners: one entry per image, 1 or 0. */
@@ -91,13 +125,10 @@ export function filteredPairs(
   const { reading = "code", opponent = "first" } = options;
   const absolute = absoluteWinners(comparisons, reading);
   const chosen = opponent === "every" ? undefined : beatenRows(comparisons, opponent);
-  const winner: number[] = [], loser: number[] = [];
-  forEachDecided(comparisons, (row, won, lost) => {
-    if (!absolute[won] || chosen && chosen[won] !== row) return;
-    winner.push(won);
-    loser.push(lost);
-  });
-  return { winner: Int32Array.from(winner), loser: Int32Array.from(loser) };
+  return decidedPairs(
+    comparisons,
+    (row, won) => absolute[won] === 1 && (!chosen || chosen[won] === row),
+  );
 }
 
 /**
@@ -125,10 +156,7 @@ export function mixedPairs(comparisons: Comparisons, share: number, seed: number
     ...random.shuffle(clear).slice(wanted),
     ...random.shuffle(contradictory).slice(0, wanted),
   ].sort((a, b) => a - b);
-  return {
-    winner: Int32Array.from(chosen, (i) => all.winner[i]!),
-    loser: Int32Array.from(chosen, (i) => all.loser[i]!),
-  };
+  return pick(all, chosen);
 }
 
 /** The three sets whose value is compared: x is an absolute winner, y an image it beat, z an image y beat. */
@@ -162,11 +190,12 @@ export function chainSets(
     y.push(xy.loser[i]!);
     z.push(third);
   });
-  const joined = (winner: number[]): PreferencePairs => ({
-    winner: Int32Array.from([...xy.winner, ...winner]),
-    loser: Int32Array.from([...xy.loser, ...z]),
+  const and = (winner: number[], choice: number[]): PreferencePairs => ({
+    winner: joined(xy.winner, winner),
+    loser: joined(xy.loser, z),
+    choice: joined(xy.choice, choice),
   });
-  return { xy, xyXz: joined(x), xyYz: joined(y) };
+  return { xy, xyXz: and(x, x.map(() => -1)), xyYz: and(y, y.map((image) => chosen[image]!)) };
 }
 
 /** How many pairs there are, on how many different captions, of how many different images. */
@@ -174,9 +203,23 @@ export function describePairs(
   comparisons: Comparisons,
   pairs: PreferencePairs,
 ): { pairs: number; captions: number; images: number } {
-  const images = new Set([...pairs.winner, ...pairs.loser]);
-  const captions = new Set([...images].map((image) => comparisons.imageCaption[image]));
-  return { pairs: pairs.winner.length, captions: captions.size, images: images.size };
+  const images = new Uint8Array(comparisons.images.length);
+  const captions = new Uint8Array(comparisons.captions.length);
+  for (const numbers of [pairs.winner, pairs.loser]) {
+    for (const image of numbers) {
+      images[image] = 1;
+      captions[comparisons.imageCaption[image]!] = 1;
+    }
+  }
+  const count = (marks: Uint8Array) => marks.reduce((sum, mark) => sum + mark, 0);
+  return { pairs: pairs.winner.length, captions: count(captions), images: count(images) };
+}
+
+function joined(first: Int32Array, then: readonly number[]): Int32Array {
+  const out = new Int32Array(first.length + then.length);
+  out.set(first);
+  out.set(then, first.length);
+  return out;
 }
 
 /** Per image the row of the first or latest choice that it won, or -1. */

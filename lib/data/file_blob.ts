@@ -10,12 +10,15 @@ export class FileBlob extends Blob {
   readonly #handle: FileHandle;
   readonly #start: number;
   readonly #end: number;
+  /** When the file was last changed, in milliseconds. */
+  readonly modified: number;
 
-  private constructor(handle: FileHandle, start: number, end: number) {
+  private constructor(handle: FileHandle, start: number, end: number, modified: number) {
     super([]);
     this.#handle = handle;
     this.#start = start;
     this.#end = end;
+    this.modified = modified;
   }
 
   /**
@@ -25,7 +28,8 @@ export class FileBlob extends Blob {
    */
   static async open(path: string): Promise<FileBlob> {
     const handle = await open(path);
-    return new FileBlob(handle, 0, (await handle.stat()).size);
+    const { size, mtimeMs } = await handle.stat();
+    return new FileBlob(handle, 0, size, mtimeMs);
   }
 
   /** Bytes in this range. */
@@ -37,7 +41,8 @@ export class FileBlob extends Blob {
   override slice(start = 0, end: number = this.size): Blob {
     const bound = (at: number) =>
       Math.max(0, Math.min(this.size, at < 0 ? at + this.size : at)) + this.#start;
-    return new FileBlob(this.#handle, bound(start), Math.max(bound(start), bound(end)));
+    const first = bound(start);
+    return new FileBlob(this.#handle, first, Math.max(first, bound(end)), this.modified);
   }
 
   /** Reads this range. Many reads may run at once: each has its own position. */

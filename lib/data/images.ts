@@ -49,40 +49,70 @@ export async function encodeImage(
   return new Uint8Array(await output.toBuffer());
 }
 
-/** How {@linkcode decodeImage} reads an image. */
-export interface DecodeOptions {
-  /** Side of the square result: the short side is resized to it (bilinear) and the middle is cut out. Default: no resize. */
-  readonly resolution?: number;
-  /** What the bytes are, for the error message, for example a file, column and row. */
-  readonly source?: string;
+/** The most pixels that an image may have, which is Pillow's limit too: a small file can claim any size. */
+export const MAX_PIXELS = 178_956_970;
+
+/** Thrown for an image that cannot be used, as opposed to faults of the file that holds it. */
+export class UnreadableImage extends Error {
+  override name = "UnreadableImage";
 }
 
 /**
- * Decodes an image of any usual format to RGB; transparency is dropped.
+ * Decodes an image of any usual format to RGB, to what Pillow's `convert("RGB")` gives: transparency is dropped without
+ * blending, colour profiles and EXIF orientation are not applied, CMYK is converted by the plain formula, of an
+ * animation the first frame is taken, and grey values of 16 bits are cut off at 255.
  *
- * @throws {Error} If the bytes are no image; the message begins with `source`.
+ * @param source What the bytes are, for the error message, for example a file, column and row.
+ * @throws {UnreadableImage} If the bytes are no image, or one of too many pixels; the message begins with `source`.
  */
-export async function decodeImage(bytes: Uint8Array, options: DecodeOptions = {}): Promise<Image> {
-  const { resolution, source = "image" } = options;
+export async function decodeImage(bytes: Uint8Array, source = "image"): Promise<Image> {
+  if (bytes.length === 0) throw new UnreadableImage(`${source} holds no image bytes`);
   try {
-    let image = sharp(bytes, { failOn: "truncated" }).toColourspace("srgb").removeAlpha();
-    if (resolution !== undefined) {
-      image = image.resize({
-        width: resolution,
-        height: resolution,
-        fit: "cover",
-        position: "centre",
-        kernel: "linear",
-      });
+    const { space, width, height } = await sharp(bytes, { limitInputPixels: false }).metadata();
+    if (width * height > MAX_PIXELS) {
+      throw new RangeError(`${width} x ${height} pixels are more than ${MAX_PIXELS}`);
     }
-    const { data, info } = await image.raw().toBuffer({ resolveWithObject: true });
-    return { width: info.width, height: info.height, data: new Uint8Array(data) };
+    const image = sharp(bytes, { failOn: "error", ignoreIcc: true, limitInputPixels: MAX_PIXELS });
+    if (space === "cmyk") {
+      image.pipelineColourspace("cmyk").toColourspace("cmyk").raw();
+    } else if (space === "grey16") {
+      image.removeAlpha().toColourspace("grey16").raw({ depth: "ushort" });
+    } else {
+      image.removeAlpha().toColourspace("srgb").raw();
+    }
+    const { data, info } = await image.toBuffer({ resolveWithObject: true });
+    const rgb = space === "cmyk"
+      ? rgbFromCmyk(data)
+      : space === "grey16"
+      ? rgbFromGrey16(data)
+      : new Uint8Array(data);
+    return { width: info.width, height: info.height, data: rgb };
   } catch (cause) {
-    throw new Error(
-      `${source}: ${bytes.length} bytes are not a readable image (${
-        (cause as Error).message
-      }). Expected an encoded JPEG, PNG, WebP or AVIF; fetch the file again if it may be damaged`,
+    const reason = (cause as Error).message.trim().replaceAll(/\s*\n\s*/g, "; ");
+    throw new UnreadableImage(
+      `${source}: ${bytes.length} bytes are not a readable image (${reason}). Expected an encoded ` +
+        "JPEG, PNG, WebP or AVIF; fetch the file again if it may be damaged",
       { cause },
     );
   }
+}
+
+/** What is left of white after black and each ink: 255 - K - C (255 - K) / 255. */
+function rgbFromCmyk(inks: Uint8Array): Uint8Array {
+  const rgb = new Uint8Array(inks.length / 4 * 3);
+  for (let from = 0, to = 0; from < inks.length; from += 4) {
+    const white = 255 - inks[from + 3]!;
+    for (let ink = 0; ink < 3; ink++) {
+      rgb[to++] = white - Math.round(inks[from + ink]! * white / 255);
+    }
+  }
+  return rgb;
+}
+
+function rgbFromGrey16(data: Uint8Array): Uint8Array {
+  const grey = new Uint16Array(data.buffer, data.byteOffset, data.length / 2);
+  return Uint8Array.from(
+    { length: 3 * grey.length },
+    (_, i) => Math.min(grey[Math.trunc(i / 3)]!, 255),
+  );
 }

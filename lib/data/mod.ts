@@ -3,9 +3,13 @@
  *
  * @module
  */
+export * from "./comparisons.ts";
 export * from "./curation.ts";
+export * from "./faults.ts";
 export * from "./images.ts";
 export * from "./preferences.ts";
+export * from "./preprocess.ts";
 export * from "./prompt_sets.ts";
 export * from "./resample.ts";
 export * from "./schema.ts";
+export * from "./stored_images.ts";

@@ -7,7 +7,8 @@
  * @module
  */
 import { parse } from "csv-parse/sync";
-import { datasetFiles, PreferenceFile } from "./preferences.ts";
+import { datasetFiles } from "./dataset_files.ts";
+import { PreferenceFile } from "./preference_file.ts";
 
 /** Prompts in the order of their file. */
 export interface PromptSet {

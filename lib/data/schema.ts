@@ -130,6 +130,26 @@ const KINDS: Readonly<Record<PreferenceColumn, Kind>> = {
 /** All columns in the file's order. */
 export const PREFERENCE_COLUMNS = Object.keys(KINDS) as PreferenceColumn[];
 
+/** What a kind of column is called in messages, and the Arrow types it may come in. */
+const ACCEPTED: Readonly<Record<Kind, readonly [string, (type: arrow.DataType) => boolean]>> = {
+  bool: ["yes and no", arrow.DataType.isBool],
+  utf8: ["text", (type) => arrow.DataType.isUtf8(type) || arrow.DataType.isLargeUtf8(type)],
+  binary: ["bytes", (type) => arrow.DataType.isBinary(type) || arrow.DataType.isLargeBinary(type)],
+  float64: ["a number", (type) => arrow.DataType.isFloat(type) || arrow.DataType.isInt(type)],
+  int64: ["an integer", arrow.DataType.isInt],
+  timestamp: ["a timestamp", arrow.DataType.isTimestamp],
+};
+
+/**
+ * What is wrong with a column's type, if anything is. Programs write the same values in different types (wider
+ * offsets, a dictionary, 32-bit numbers): these are all taken.
+ */
+export function columnFault(name: PreferenceColumn, type: arrow.DataType): string | undefined {
+  const [expected, accepts] = ACCEPTED[KINDS[name]];
+  if (accepts(arrow.DataType.isDictionary(type) ? type.dictionary : type)) return undefined;
+  return `column "${name}" is ${type}; ${expected} is expected`;
+}
+
 /** Builds an Arrow table in exactly the schema's types from rows. */
 export function tableFromRows(rows: readonly PreferenceRow[]): arrow.Table {
   const columns = PREFERENCE_COLUMNS.map((name) => {

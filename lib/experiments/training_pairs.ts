@@ -1,5 +1,5 @@
 /**
- * From a preference file to what the trainer reads: pairs are chosen, and each picture and prompt that
+ * From a preference dataset to what the trainer reads: pairs are chosen, and each picture and prompt that
  * they name is encoded once, however many selections and trainings use it.
  *
  * @module
@@ -7,27 +7,25 @@
 import {
   chainSets,
   type Comparisons,
-  decodeImage,
+  type CurationOptions,
+  faultLines,
   filteredPairs,
+  firstPairs,
+  type Fit,
   fullPairs,
   mixedPairs,
+  type PreferencePairs as ImagePairs,
   readComparisons,
-  readImages,
 } from "../data/mod.ts";
 import { type Pipeline, vaeFactor } from "../diffusion/mod.ts";
-import { encodePairs, type NumberedImage, type PreferencePairs } from "../preference/mod.ts";
-
-/** Winner and loser of every pair, as image numbers. */
-interface ImagePairs {
-  readonly winner: Int32Array;
-  readonly loser: Int32Array;
-}
+import { pickPairs, type PreferencePairs } from "../preference/mod.ts";
+import { type CacheOptions, encodeInMemory, encodeToDisk, promptsOf } from "./encode_dataset.ts";
 
 /** The seed of the VAE's noise, and of samples: all trainings on a file see the same latents and pairs. */
 const encodingSeed = 0;
 
 /**
- * Which pairs are tuned on.
+ * Which pairs are tuned on. Each takes the readings of {@linkcode CurationOptions}, and has its own defaults.
  *
  * - `full`: every decided choice.
  * - `filtered`: every choice won by an absolute winner, an image that was preferred and never lost or
@@ -38,26 +36,54 @@ const encodingSeed = 0;
  *   choices whose winner lost or tied elsewhere.
  */
 export const selections = {
-  full: fullPairs,
-  filtered: (c) => filteredPairs(c, { reading: "code", opponent: "every" }),
-  xy: (c) => chainSets(c).xy,
-  "xy-xz": (c) => chainSets(c).xyXz,
-  "xy-yz": (c) => chainSets(c).xyYz,
+  full: (c) => fullPairs(c),
+  filtered: (c, options = {}) =>
+    filteredPairs(c, { reading: "code", opponent: "every", ...options }),
+  xy: (c, options = {}) => chainSets(c, chained(options)).xy,
+  "xy-xz": (c, options = {}) => chainSets(c, chained(options)).xyXz,
+  "xy-yz": (c, options = {}) => chainSets(c, chained(options)).xyYz,
   "contradictory-50": (c) => mixedPairs(c, 0.5, encodingSeed),
   "contradictory-100": (c) => mixedPairs(c, 1, encodingSeed),
-} as const satisfies Record<string, (comparisons: Comparisons) => ImagePairs>;
+} as const satisfies Record<string, (c: Comparisons, options?: CurationOptions) => ImagePairs>;
 
 /** The name of a selection. */
 export type Selection = keyof typeof selections;
 
+/** A chain has one opponent per image. */
+function chained({ opponent, ...options }: CurationOptions) {
+  if (opponent === "every") {
+    throw new Error(
+      "the sets of Table 2 have one loser per winner: choose the first or the latest opponent",
+    );
+  }
+  return { ...options, ...opponent && { opponent } };
+}
+
+/** What can be chosen of {@linkcode trainingPairs}. */
+export interface TrainingPairsOptions {
+  /** Of the choice of pairs. */
+  readonly curation?: CurationOptions;
+  /** The most pairs of each selection, of which the first are taken: only their images are read. */
+  readonly limit?: number;
+  /** How pictures are brought to the model's resolution; default `crop`. */
+  readonly fit?: Fit;
+  /** Keeps what was encoded on disk; without it everything is held in memory, drawn once and never mirrored. */
+  readonly cache?: CacheOptions;
+  /** Told how many rows have been read, and of how many. */
+  readonly onRead?: (done: number, total: number) => void;
+  /** Told how many pictures and prompts have been encoded, and of how many. */
+  readonly onProgress?: (done: number, total: number) => void;
+  /** Told, a line each, what of the data could not be used, and how much was cut. */
+  readonly onReport?: (lines: readonly string[]) => void;
+}
+
 /**
- * Reads, chooses and encodes.
+ * Reads, chooses and encodes. Pairs with an image that cannot be read are left out.
  *
  * @param pipeline The model to be tuned: its VAE and text encoders encode, its sizes decide the
  * resolution that pictures are brought to.
- * @param path A Parquet file in Pick-a-Pic v2's schema, or a folder of them.
+ * @param path A Parquet file in Pick-a-Pic v2's schema, a folder of them, or a pattern.
  * @param names Which pairs are wanted.
- * @param onProgress Told how many pictures and prompts have been encoded, and of how many.
  * @returns The pairs of each wanted selection.
  * @throws {Error} naming the file, and the column or image, when the data cannot be used.
  */
@@ -65,12 +91,12 @@ export async function trainingPairs<S extends Selection>(
   pipeline: Pipeline,
   path: string,
   names: readonly S[],
-  onProgress?: (done: number, total: number) => void,
+  options: TrainingPairsOptions = {},
 ): Promise<Readonly<Record<S, PreferencePairs>>> {
-  const comparisons = await readComparisons(path);
+  const comparisons = await readComparisons(path, options.onRead);
   const chosen = [...new Set(names)].map((name) => {
-    const pairs = selections[name](comparisons);
-    if (pairs.winner.length === 0) {
+    const all = selections[name](comparisons, options.curation);
+    if (all.winner.length === 0) {
       throw new Error(
         `${path} has no pair for the ${name} data among ${comparisons.label0.length} choices: ` +
           (name === "full"
@@ -78,70 +104,61 @@ export async function trainingPairs<S extends Selection>(
             : "every preferred image lost or tied elsewhere; take the full data"),
       );
     }
-    return { name, ...pairs };
+    return { name, ...firstPairs(all, options.limit ?? Infinity) };
   });
-  const encoded = await encode(pipeline, path, comparisons, chosen, onProgress);
+  const all = joined(chosen);
+  const wanted = {
+    ...{ comparisons, pairs: all, onProgress: options.onProgress },
+    preprocessing: { resolution: resolution(pipeline), fit: options.fit ?? "crop" },
+  };
+  const { pairs, kept, faults } = options.cache
+    ? await encodeToDisk(pipeline, wanted, options.cache)
+    : await encodeInMemory(pipeline, wanted, encodingSeed);
+  const dropped = all.winner.length - kept.length;
+  const cut = promptsOf(comparisons, all).prompts.filter((prompt) => isCut(pipeline, prompt));
+  const lines = [
+    ...faultLines([...comparisons.faults, ...faults]),
+    ...dropped > 0
+      ? [`${dropped} of ${all.winner.length} pairs are left out for their images`]
+      : [],
+    ...cut.length > 0 ? [`${cut.length} prompts are too long and lose their end`] : [],
+  ];
+  if (2 * dropped > all.winner.length) {
+    throw new Error(
+      `${path}: more than half of the pairs cannot be used: ${lines.join("; ")}. ` +
+        "Check that the columns hold what Pick-a-Pic v2's do",
+    );
+  }
+  options.onReport?.(lines);
   let first = 0;
   const parts = chosen.map(({ name, winner }) => {
-    const part = range(encoded, first, winner.length);
-    first += winner.length;
-    return [name, part] as const;
+    const end = first + winner.length;
+    const numbers = [...kept.keys()].filter((i) => kept[i]! >= first && kept[i]! < end);
+    first = end;
+    return [name, pickPairs(pairs, numbers)] as const;
   });
   return Object.fromEntries(parts) as Record<S, PreferencePairs>;
 }
 
-/** Encodes the pairs of all selections, one after another. */
-function encode(
-  pipeline: Pipeline,
-  path: string,
-  { captions, images, imageCaption }: Comparisons,
-  chosen: readonly ImagePairs[],
-  onProgress: ((done: number, total: number) => void) | undefined,
-): Promise<PreferencePairs> {
-  const pairs = chosen.flatMap(({ winner, loser }) =>
-    Array.from(winner, (image, i) => ({ winner: image, loser: loser[i]! }))
-  );
-  // Prompts without a pair are not worth encoding.
-  const used = [...new Set(pairs.map(({ winner }) => imageCaption[winner]!))];
-  const promptOf = new Map(used.map((caption, i) => [caption, i]));
-  return encodePairs(pipeline, {
-    prompts: used.map((caption) => captions[caption]!),
-    imageCount: images.length,
-    images: pictures(
-      path,
-      images,
-      new Set(pairs.flatMap(({ winner, loser }) => [winner, loser])),
-      resolution(pipeline),
-    ),
-    pairs: pairs.map((pair) => ({ ...pair, prompt: promptOf.get(imageCaption[pair.winner]!)! })),
-    seed: encodingSeed,
-    ...(onProgress ? { onProgress } : {}),
-  });
+/** The pairs of all selections, one after another. */
+function joined(parts: readonly ImagePairs[]): ImagePairs {
+  const of = (key: keyof ImagePairs) =>
+    Int32Array.from(parts.flatMap((part) => Array.from(part[key])));
+  return { winner: of("winner"), loser: of("loser"), choice: of("choice") };
+}
+
+/** Whether a prompt has more tokens than the text encoder takes. */
+function isCut({ textEncoders }: Pipeline, prompt: string): boolean {
+  try {
+    textEncoders[0]!.tokenizer.encode(prompt, "error");
+    return false;
+  } catch (error) {
+    if (error instanceof RangeError) return true;
+    throw error;
+  }
 }
 
 /** The side of the pictures that the model was made for, in pixels. */
 function resolution({ unet, vae }: Pipeline): number {
   return (unet.config.sample_size ?? 64) * vaeFactor(vae.config);
-}
-
-/** Decoded pictures; one that was shown for two captions comes under both of its numbers. */
-async function* pictures(
-  path: string,
-  uids: readonly string[],
-  wanted: ReadonlySet<number>,
-  resolution: number,
-): AsyncGenerator<NumberedImage> {
-  const numbers = new Map<string, number[]>();
-  for (const number of wanted) {
-    numbers.set(uids[number]!, [...numbers.get(uids[number]!) ?? [], number]);
-  }
-  for await (const { uid, bytes, source } of readImages(path, numbers.keys())) {
-    const image = await decodeImage(bytes, { resolution, source });
-    for (const number of numbers.get(uid)!) yield { number, ...image };
-  }
-}
-
-/** Some consecutive pairs under numbers of their own. */
-function range(pairs: PreferencePairs, first: number, length: number): PreferencePairs {
-  return { ...pairs, length, read: (indices) => pairs.read(indices.map((i) => first + i)) };
 }

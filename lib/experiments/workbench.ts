@@ -451,7 +451,10 @@ export class Workbench implements Disposable {
       await this.#model(backbone),
       materials.data.path,
       search ? [...selections, search.data] : selections,
-      reporter.job(`encode images and prompts for ${backbone.name}`, "items"),
+      {
+        onProgress: reporter.job(`encode images and prompts for ${backbone.name}`, "items"),
+        onReport: (lines) => lines.forEach((line) => reporter.say(line)),
+      },
     );
     this.#pairs.set(backbone.name, pairs);
     return pairs;

@@ -46,9 +46,8 @@ export class Batches {
       ? randomIntegers(key("next-timestep"), [size], 0, schedule.trainTimesteps)
       : undefined;
     const noise = (name: string) => tensor(randomNormal(key(name), shape), shape);
-    const values = await pairs.read(
-      Array.from({ length: size }, (_, i) => this.#pair(number * size + i)),
-    );
+    const visits = Array.from({ length: size }, (_, i) => number * size + i);
+    const values = await pairs.read(visits.map((visit) => this.#pair(visit)), visits);
     const groups = method.objective === "sft" ? [values.winner] : [values.winner, values.loser];
     const latents = new Float32Array(groups.length * values.winner.length);
     groups.forEach((group, i) => latents.set(group, i * group.length));

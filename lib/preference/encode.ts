@@ -5,16 +5,20 @@
  * @module
  */
 import type { Pipeline } from "../diffusion/pipeline.ts";
-import { scaleLatents, vaeEncode, vaeFactor } from "../diffusion/vae.ts";
-import { jit, randomNormal, stream, type Tensor, tensor } from "../tensor/mod.ts";
+import { type LatentDistribution, scaleLatents, vaeEncode, vaeFactor } from "../diffusion/vae.ts";
+import { concat, jit, randomNormal, stream, type Tensor, tensor } from "../tensor/mod.ts";
 import { type Pair, pairsInMemory, type PreferencePairs } from "./pairs.ts";
 
-/** An RGB picture, bytes [height, width, 3], by number. */
-export interface NumberedImage {
-  readonly number: number;
+/** An RGB picture, bytes [height, width, 3]. */
+export interface Picture {
   readonly width: number;
   readonly height: number;
   readonly data: Uint8Array;
+}
+
+/** A picture by number. */
+export interface NumberedImage extends Picture {
+  readonly number: number;
 }
 
 /** What to encode. */
@@ -32,128 +36,219 @@ export interface PairSource {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** Pictures encoded at once. */
+/** What became of a {@linkcode PairSource}. */
+export interface EncodedPairs {
+  /** The pairs both of whose images came. */
+  readonly pairs: PreferencePairs;
+  /** Their numbers among the source's pairs. */
+  readonly kept: readonly number[];
+}
+
+/** The most pictures that are encoded at once. */
 const IMAGES = 16;
+/** Pixels that are encoded at once: a picture of 512 x 512. The widest activations take 512 bytes for each. */
+const PIXELS = 2 ** 18;
 /** Prompts encoded at once. */
 const PROMPTS = 64;
 
 /**
- * Encodes the images and prompts of preference pairs.
+ * Encodes the images and prompts of preference pairs. Prompts that are too long lose their end, as in the released
+ * code.
  *
  * @throws {RangeError} If images differ in size, or their size does not suit the VAE.
- * @throws {Error} If an image that a pair names does not come.
+ * @throws {Error} If no pair has both its images.
  */
-export async function encodePairs(
-  pipeline: Pipeline,
-  source: PairSource,
-): Promise<PreferencePairs> {
-  const { prompts, pairs, onProgress } = source;
-  const wanted = new Set(pairs.flatMap(({ winner, loser }) => [winner, loser]));
-  const total = wanted.size + prompts.length;
+export async function encodePairs(pipeline: Pipeline, source: PairSource): Promise<EncodedPairs> {
+  const { prompts, onProgress } = source;
+  const wanted = new Set(source.pairs.flatMap(({ winner, loser }) => [winner, loser]));
+  let total = wanted.size + prompts.length;
   let done = 0;
   const advance = (count: number) => onProgress?.(done += count, total);
 
   const { latents, shape, size } = await encodeImages(pipeline, source, wanted, advance);
+  // Images that did not come are not waited for.
+  total = done + prompts.length;
+  const kept = [...source.pairs.keys()].filter((i) => {
+    const { winner, loser } = source.pairs[i]!;
+    return latents[winner] && latents[loser];
+  });
   const contexts: Float32Array[] = [];
   const pooled: Float32Array[] = [];
   let contextShape: readonly [number, number] = [0, 0];
-  for (let i = 0; i < prompts.length; i += PROMPTS) {
-    const some = prompts.slice(i, i + PROMPTS);
-    const { context, added } = await pipeline.encodePrompts(some, size);
-    contextShape = [context.shape[1]!, context.shape[2]!];
-    contexts.push(await context.data() as Float32Array);
-    if (added) pooled.push(await added.textEmbeds.data() as Float32Array);
-    [context, ...added ? [added.textEmbeds, added.timeIds] : []].forEach((t) => t.dispose());
-    advance(some.length);
+  for await (const batch of encodePrompts(pipeline, prompts, size)) {
+    contextShape = batch.contextShape;
+    contexts.push(batch.context);
+    if (batch.pooled) pooled.push(batch.pooled);
+    advance(batch.count);
   }
-  return pairsInMemory({
-    latents: join(latents),
+  const length = shape[0] * shape[1] * shape[2];
+  const pairs = pairsInMemory({
+    latents: join(Array.from(latents, (row) => row ?? new Float32Array(length))),
     latentShape: shape,
     contexts: join(contexts),
     contextShape,
-    pairs,
+    pairs: kept.map((i) => source.pairs[i]!),
     ...pooled.length > 0 && { pooled: join(pooled), size },
   });
+  return { pairs, kept };
 }
 
-/** Latents by image number; numbers that no pair names stay empty. */
+/** Latents by image number; numbers that no pair names, or that did not come, stay empty. */
 async function encodeImages(
-  pipeline: Pipeline,
+  { vae }: Pipeline,
   { images, imageCount, seed }: PairSource,
   wanted: ReadonlySet<number>,
   advance: (count: number) => void,
 ) {
-  const { weights, config } = pipeline.vae;
-  const factor = vaeFactor(config);
-  await weights.realize();
-  const encode = jit((state: Record<never, Tensor>, given: { pixels: Tensor; noise: Tensor }) => {
-    const { mean, logvar } = vaeEncode(weights, config, given.pixels.mul(2 / 255).sub(1));
-    const drawn = mean.add(logvar.mul(0.5).exp().mul(given.noise));
-    return { state, result: { latents: scaleLatents(config, drawn) } };
-  });
-  let size: readonly [number, number] | undefined;
-  let shape: readonly [number, number, number] = [0, 0, config.latent_channels];
   const rows: (Float32Array | undefined)[] = new Array(imageCount);
   let batch: NumberedImage[] = [];
-
+  let encoder: ImageEncoder<NumberedImage> | undefined;
   const flush = async () => {
-    if (batch.length === 0) return;
-    // The last batch is filled up with copies, so that one compiled program serves all.
-    const full = Array.from({ length: IMAGES }, (_, i) => batch[i] ?? batch[0]!);
-    const pixels = join(full.map(({ data }) => Float32Array.from(data)));
-    const noise = join(
-      full.map(({ number }) =>
-        randomNormal({ seed, stream: stream("encode.latents"), step: number }, shape)
-      ),
-    );
-    const { latents } = await encode({}, {
-      pixels: tensor(pixels, [IMAGES, ...size!, 3]),
-      noise: tensor(noise, [IMAGES, ...shape]),
-    });
-    const values = await latents.data() as Float32Array;
-    latents.dispose();
-    const length = values.length / IMAGES;
-    batch.forEach(({ number }, i) => rows[number] = values.slice(i * length, (i + 1) * length));
+    const latents = await encoder!.encode(batch);
+    batch.forEach(({ number }, i) => rows[number] = latents[i]!);
     advance(batch.length);
     batch = [];
   };
-
   try {
     for await (const image of images) {
-      const { number, height, width } = image;
-      if (!wanted.has(number)) continue;
-      if (!size) {
-        if (height % factor !== 0 || width % factor !== 0) {
-          throw new RangeError(
-            `image ${number} is ${width} x ${height} pixels, ` +
-              `but the VAE needs multiples of ${factor}: resize the images`,
-          );
-        }
-        size = [height, width];
-        shape = [height / factor, width / factor, config.latent_channels];
-      }
-      if (height !== size[0] || width !== size[1]) {
+      if (!wanted.has(image.number)) continue;
+      encoder ??= latentEncoder(vae, [image.height, image.width], seed);
+      const [height, width] = encoder.size;
+      if (image.height !== height || image.width !== width) {
         throw new RangeError(
-          `image ${number} is ${width} x ${height} pixels and others are ${size[1]} x ${
-            size[0]
-          }: ` +
-            `resize them to one size`,
+          `image ${image.number} is ${image.width} x ${image.height} pixels and others are ` +
+            `${width} x ${height}: resize them to one size`,
         );
       }
       batch.push(image);
-      if (batch.length === IMAGES) await flush();
+      if (batch.length === encoder.atOnce) await flush();
     }
-    await flush();
+    if (!encoder) throw new Error("none of the images that the pairs name is there");
+    if (batch.length > 0) await flush();
+    return { latents: rows, shape: encoder.latentShape, size: encoder.size };
   } finally {
-    encode.dispose();
+    encoder?.dispose();
   }
-  const missing = [...wanted].find((number) => !rows[number]);
-  if (missing !== undefined) {
-    throw new Error(`a pair names image ${missing}, which is not among the images given`);
+}
+
+/** Encodes pictures of one size with a VAE. */
+export interface ImageEncoder<I extends Picture> {
+  /** Height and width in pixels. */
+  readonly size: readonly [number, number];
+  /** Of what comes out for each picture: [h, w, C]. */
+  readonly latentShape: readonly [number, number, number];
+  /** The most pictures that can be encoded at once. */
+  readonly atOnce: number;
+  encode(images: readonly I[]): Promise<Float32Array[]>;
+  dispose(): void;
+}
+
+/** Latents [h, w, C], scaled, drawn once from the distribution that the VAE gives: by seed and image number. */
+function latentEncoder(
+  { weights, config }: Pipeline["vae"],
+  size: readonly [number, number],
+  seed: number,
+): ImageEncoder<NumberedImage> {
+  return imageEncoder({ weights, config }, size, config.latent_channels, {
+    noise: ({ number }, shape) =>
+      randomNormal({ seed, stream: stream("encode.latents"), step: number }, shape),
+    output: ({ mean, logvar }, noise) =>
+      scaleLatents(config, mean.add(logvar.mul(0.5).exp().mul(noise!))),
+  });
+}
+
+/** The distribution's mean, and after it its standard deviation, [h, w, 2 C], both scaled. */
+export function momentEncoder(
+  { weights, config }: Pipeline["vae"],
+  size: readonly [number, number],
+): ImageEncoder<Picture> {
+  return imageEncoder({ weights, config }, size, 2 * config.latent_channels, {
+    output: ({ mean, logvar }) =>
+      concat(
+        [scaleLatents(config, mean), logvar.mul(0.5).exp().mul(config.scaling_factor)],
+        3,
+      ),
+  });
+}
+
+function imageEncoder<I extends Picture>(
+  { weights, config }: Pipeline["vae"],
+  [height, width]: readonly [number, number],
+  channels: number,
+  { noise, output }: {
+    readonly noise?: (image: I, shape: readonly number[]) => Float32Array;
+    readonly output: (distribution: LatentDistribution, noise: Tensor | undefined) => Tensor;
+  },
+): ImageEncoder<I> {
+  const factor = vaeFactor(config);
+  if (height % factor !== 0 || width % factor !== 0) {
+    throw new RangeError(
+      `images of ${width} x ${height} pixels do not suit the VAE, which needs multiples of ` +
+        `${factor}: resize the images`,
+    );
   }
-  const length = shape[0] * shape[1] * shape[2];
-  const latents = Array.from(rows, (row) => row ?? new Float32Array(length));
-  return { latents, shape, size: size! };
+  const noiseShape = [height / factor, width / factor, config.latent_channels];
+  const atOnce = Math.min(IMAGES, Math.max(1, Math.floor(PIXELS / (height * width))));
+  const encode = jit((state: Record<never, Tensor>, given: Record<string, Tensor>) => {
+    const distribution = vaeEncode(weights, config, given.pixels!.mul(2 / 255).sub(1));
+    return { state, result: { latents: output(distribution, given.noise) } };
+  });
+  return {
+    size: [height, width],
+    latentShape: [height / factor, width / factor, channels],
+    atOnce,
+    async encode(images) {
+      await weights.realize();
+      // A smaller batch is filled up with copies, so that one compiled program serves all.
+      const full = Array.from({ length: atOnce }, (_, i) => images[i] ?? images[0]!);
+      const pixels = join(full.map(({ data }) => Float32Array.from(data)));
+      const noises = noise && join(full.map((image) => noise(image, noiseShape)));
+      const { latents } = await encode({}, {
+        pixels: tensor(pixels, [atOnce, height, width, 3]),
+        ...noises && { noise: tensor(noises, [atOnce, ...noiseShape]) },
+      });
+      const values = await latents.data() as Float32Array;
+      latents.dispose();
+      const length = values.length / atOnce;
+      return images.map((_, i) => values.slice(i * length, (i + 1) * length));
+    },
+    dispose: () => encode.dispose(),
+  };
+}
+
+/** Some prompts, encoded. */
+export interface PromptBatch {
+  readonly count: number;
+  /** [count, L, D] */
+  readonly context: Float32Array;
+  /** [L, D] */
+  readonly contextShape: readonly [number, number];
+  /** SDXL's pooled embeddings [count, P]. */
+  readonly pooled?: Float32Array;
+}
+
+/**
+ * Encodes prompts a few at a time; those that are too long lose their end.
+ *
+ * @param size Of the images in pixels.
+ */
+export async function* encodePrompts(
+  pipeline: Pipeline,
+  prompts: readonly string[],
+  size: readonly [number, number],
+): AsyncGenerator<PromptBatch> {
+  for (let i = 0; i < prompts.length; i += PROMPTS) {
+    const some = prompts.slice(i, i + PROMPTS);
+    const { context, added } = await pipeline.encodePrompts(some, size, "truncate");
+    const batch = {
+      count: some.length,
+      context: await context.data() as Float32Array,
+      contextShape: [context.shape[1]!, context.shape[2]!] as const,
+      ...added && { pooled: await added.textEmbeds.data() as Float32Array },
+    };
+    [context, ...added ? [added.textEmbeds, added.timeIds] : []].forEach((t) => t.dispose());
+    yield batch;
+  }
 }
 
 /** Arrays one after another. */

@@ -7,6 +7,7 @@
 export * from "./adapter.ts";
 export * from "./batches.ts";
 export * from "./encode.ts";
+export * from "./encoding_cache.ts";
 export * from "./errors.ts";
 export * from "./features.ts";
 export * from "./loss.ts";

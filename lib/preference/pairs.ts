@@ -37,8 +37,16 @@ export interface PreferencePairs {
   readonly latentShape: readonly [number, number, number];
   /** [L, D] */
   readonly contextShape: readonly [number, number];
-  /** Reads pairs. */
-  read(indices: readonly number[]): PairValues | Promise<PairValues>;
+  /**
+   * Reads pairs.
+   *
+   * @param visits Of each pair the number of its visit, of which no other visit has the same. It decides what is drawn
+   * anew at each visit: the VAE's noise, and whether images are mirrored. Default: the pair's own number.
+   */
+  read(
+    indices: readonly number[],
+    visits?: readonly number[],
+  ): PairValues | Promise<PairValues>;
 }
 
 /** One pair: rows of the latents and of the contexts. */
@@ -48,8 +56,18 @@ export interface Pair {
   readonly prompt: number;
 }
 
+/** Some pairs of a set, in the order given, under numbers of their own. */
+export function pickPairs(pairs: PreferencePairs, chosen: readonly number[]): PreferencePairs {
+  return {
+    ...pairs,
+    length: chosen.length,
+    read: (indices, visits = indices) => pairs.read(indices.map((i) => chosen[i]!), visits),
+  };
+}
+
 /**
- * Pairs over latents and prompt embeddings held in memory, each stored once however many pairs use it.
+ * Pairs over latents and prompt embeddings held in memory, each stored once however many pairs use it. Nothing is drawn
+ * when they are read.
  *
  * @param source `latents` [images, h, w, C], `contexts` [prompts, L, D]; for SDXL also `pooled` [prompts, P]
  * and the pictures' height and width in pixels.

@@ -130,7 +130,7 @@ async function scoreFiles(
     const some = files.slice(first, first + scorer.batch);
     const images = await Promise.all(some.map(async ({ path }): Promise<Image | undefined> => {
       try {
-        return await decodeImage(await Deno.readFile(path), { source: path });
+        return await decodeImage(await Deno.readFile(path), path);
       } catch (error) {
         faults.push((error as Error).message);
         return undefined;

@@ -176,7 +176,11 @@ if (import.meta.main) {
       pipeline,
       options.data,
       [filter],
-      progressOf("encode images and prompts", "items"),
+      {
+        onRead: progressOf("read preferences", "rows"),
+        onProgress: progressOf("encode images and prompts", "items"),
+        onReport: (lines) => lines.forEach((line) => console.error(line)),
+      },
     );
     const method: Method = methods[training.method];
     const settings: [string, string][] = [

@@ -9,7 +9,7 @@ import {
   mixedPairs,
   type PreferencePairs,
 } from "../../lib/data/curation.ts";
-import { type Comparisons, comparisonsOf } from "../../lib/data/preferences.ts";
+import { type Comparisons, comparisonsOf } from "../../lib/data/comparisons.ts";
 
 /** Choices written as "a>b" or "a=b", one a minute; the caption is before the colon. */
 function choices(...lines: string[]): Comparisons {
@@ -122,7 +122,7 @@ Deno.test("a million rows take linear time", () => {
   const pick = (row: number, salt: number) =>
     Math.floor(row / perCaption) * 10 + (Math.imul(row + salt, 0x9E3779B1) >>> 16) % 10;
   const comparisons: Comparisons = {
-    captions: [],
+    captions: Array(captions).fill(""),
     images: Array(captions * 10).fill(""),
     imageCaption: Int32Array.from({ length: captions * 10 }, (_, image) => Math.floor(image / 10)),
     image0: Int32Array.from({ length: rows }, (_, row) => pick(row, 0)),

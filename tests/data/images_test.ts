@@ -1,5 +1,8 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { decodeImage, encodeImage, LOSSLESS } from "../../lib/data/images.ts";
+import sharp from "sharp";
+import { decodeImage, encodeImage, LOSSLESS, UnreadableImage } from "../../lib/data/images.ts";
+import { openSafetensors } from "../../lib/nn/safetensors.ts";
+import { goldenCases, goldenPath } from "../diffusion/golden.ts";
 
 const width = 20, height = 12;
 const data = Uint8Array.from(
@@ -22,24 +25,24 @@ Deno.test("lossy formats come close", async () => {
   }
 });
 
-Deno.test("a resolution resizes the short side and cuts out the middle", async () => {
-  const striped = Uint8Array.from({ length: 32 * 16 * 3 }, (_, i) => {
-    const x = Math.floor(i / 3) % 32;
-    return x < 8 ? 0 : x < 24 ? 120 : 255;
+const [golden] = goldenCases("preprocessing") as unknown as [{ golden: string; formats: string[] }];
+const file = await openSafetensors(goldenPath(golden.golden));
+
+for (const name of golden.formats) {
+  Deno.test(`${name} becomes what Pillow makes of it`, async () => {
+    const found = await decodeImage(await file.read(`${name}.bytes`) as Uint8Array);
+    const [height, width] = file.entries.get(`${name}.rgb`)!.shape;
+    assertEquals([found.width, found.height], [width, height]);
+    assertEquals(found.data, await file.read(`${name}.rgb`));
   });
-  const bytes = await encodeImage({ width: 32, height: 16, data: striped });
-  const image = await decodeImage(bytes, { resolution: 16 });
-  assertEquals([image.width, image.height, image.data.length], [16, 16, 16 * 16 * 3]);
-  assert(image.data.every((value) => value === 120));
-  assertEquals((await decodeImage(bytes, { resolution: 8 })).data.length, 8 * 8 * 3);
-});
+}
 
 Deno.test("bad bytes name their source, a wrong size its numbers", async () => {
   const source = 'x.parquet: column "jpg_0", row 3';
-  await assertRejects(() => decodeImage(Uint8Array.of(1, 2, 3), { source }), Error, source);
+  await assertRejects(() => decodeImage(Uint8Array.of(1, 2, 3), source), Error, source);
   const bytes = await encodeImage({ width, height, data });
   await assertRejects(
-    () => decodeImage(bytes.slice(0, bytes.length / 2), { source }),
+    () => decodeImage(bytes.slice(0, bytes.length / 2), source),
     Error,
     "not a readable image",
   );
@@ -47,5 +50,16 @@ Deno.test("bad bytes name their source, a wrong size its numbers", async () => {
     () => encodeImage({ width: 2, height: 2, data: new Uint8Array(3) }),
     RangeError,
     "has 12 bytes, got 3",
+  );
+});
+
+Deno.test("an image that claims too many pixels is refused before it is decoded", async () => {
+  const [width, height] = [16_000, 16_000];
+  const bytes = await sharp({ create: { width, height, channels: 3, background: "red" } })
+    .png({ compressionLevel: 9 }).toBuffer();
+  await assertRejects(
+    () => decodeImage(bytes, "x"),
+    UnreadableImage,
+    `x: ${bytes.length} bytes are not a readable image (16000 x 16000 pixels are more than 178956970)`,
   );
 });

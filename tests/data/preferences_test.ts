@@ -1,61 +1,14 @@
 import * as arrow from "apache-arrow";
 import * as parquet from "parquet-wasm";
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { readComparisons } from "../../lib/data/comparisons.ts";
 import { filteredPairs } from "../../lib/data/curation.ts";
-import { decodeImage, encodeImage } from "../../lib/data/images.ts";
-import {
-  PreferenceFile,
-  readComparisons,
-  readImages,
-  writePreferences,
-} from "../../lib/data/preferences.ts";
-import { PREFERENCE_COLUMNS, type PreferenceRow } from "../../lib/data/schema.ts";
-
-const START = Date.parse("2026-01-01T00:00:00Z");
-
-async function imageOf(number: number): Promise<Uint8Array> {
-  const data = new Uint8Array(4 * 4 * 3).fill(number % 256);
-  return await encodeImage({ width: 4, height: 4, data });
-}
-
-/** Row i: prompt i/5, image i against i+1, three kinds of label in turn. */
-async function rowOf(i: number): Promise<PreferenceRow> {
-  const label = [1, 0, 0.5][i % 3]!;
-  return {
-    are_different: label !== 0.5,
-    best_image_uid: label === 0.5 ? "tie" : `image-${label === 1 ? i : i + 1}`,
-    caption: `prompt ${Math.floor(i / 5)}`,
-    created_at: new Date(START + 1000 * i),
-    has_label: true,
-    image_0_uid: `image-${i}`,
-    image_0_url: "",
-    image_1_uid: `image-${i + 1}`,
-    image_1_url: "",
-    jpg_0: await imageOf(i),
-    jpg_1: await imageOf(i + 1),
-    label_0: label,
-    label_1: 1 - label,
-    model_0: "nano",
-    model_1: "nano",
-    ranking_id: i,
-    user_id: i % 4,
-    num_example_per_prompt: 5,
-    __index_level_0__: i,
-  };
-}
-
-async function* rowsUpTo(n: number, change: Partial<PreferenceRow> = {}) {
-  for (let i = 0; i < n; i++) yield { ...await rowOf(i), ...change };
-}
-
-async function inFolder(test: (folder: string) => Promise<void>) {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
+import { decodeImage } from "../../lib/data/images.ts";
+import { PreferenceFile } from "../../lib/data/preference_file.ts";
+import { writePreferences } from "../../lib/data/preferences.ts";
+import { PREFERENCE_COLUMNS } from "../../lib/data/schema.ts";
+import { readImages } from "../../lib/data/stored_images.ts";
+import { inFolder, rowOf, rowsUpTo, START } from "./rows.ts";
 
 Deno.test("a written dataset is read back: choices, images, footer", () =>
   inFolder(async (folder) => {
@@ -74,16 +27,12 @@ Deno.test("a written dataset is read back: choices, images, footer", () =>
     assertEquals(comparisons.images[comparisons.image1[0]!], "image-1");
     assert(filteredPairs(comparisons).winner.length > 0);
 
-    const images: string[] = [];
-    for await (const { uid, bytes, source } of readImages(path)) {
-      const { data } = await decodeImage(bytes, { source });
+    const images = await Array.fromAsync(readImages(comparisons));
+    for (const { uid, bytes, source } of images) {
+      const { data } = await decodeImage(bytes, source);
       assertEquals(uid, `image-${data[0]}`);
-      images.push(uid);
     }
-    assertEquals(images.length, 31);
-    const some = await Array.fromAsync(readImages(path, ["image-30", "image-2"]));
-    assertEquals(some.map(({ uid }) => uid), ["image-2", "image-30"]);
-    assertEquals(some[0]!.source, `${path}: column "jpg_1", row 1`);
+    assertEquals(new Set(images.map(({ uid }) => uid)).size, 31);
   }));
 
 Deno.test("the file's types are Pick-a-Pic's", () =>
@@ -118,78 +67,6 @@ Deno.test("the file's types are Pick-a-Pic's", () =>
       __index_level_0__: "Int64",
     });
     assertEquals(table.getChild("ranking_id")!.get(2), 2n);
-  }));
-
-Deno.test("a folder of files is one dataset; unlabelled rows are left out", () =>
-  inFolder(async (folder) => {
-    await writePreferences(`${folder}/b.parquet`, rowsUpTo(4, { has_label: false }));
-    await writePreferences(`${folder}/a.parquet`, rowsUpTo(6));
-    await Deno.writeTextFile(`${folder}/README.md`, "a data card");
-    assertEquals((await readComparisons(folder)).label0.length, 6);
-    await writePreferences(`${folder}/c.parquet`, []);
-    assertEquals((await readComparisons(folder)).label0.length, 6);
-  }));
-
-Deno.test("row groups stay bounded; later ones are found", () =>
-  inFolder(async (folder) => {
-    const path = `${folder}/preferences.parquet`;
-    const row = await rowOf(0);
-    const rows = Array.from({ length: 4500 }, (_, i) => ({
-      ...row,
-      image_0_uid: `a${i}`,
-      image_1_uid: `b${i}`,
-    }));
-    await writePreferences(path, rows);
-    const file = await Deno.readFile(path);
-    assert(file.length < 200_000, "an image that occurs again costs nothing");
-    const images = await Array.fromAsync(readImages(path, ["b4499"]));
-    assertEquals(images[0]!.source, `${path}: column "jpg_1", row 4499`);
-  }));
-
-Deno.test("bad files name what is wrong with them", () =>
-  inFolder(async (folder) => {
-    const path = `${folder}/x.parquet`;
-    await assertRejects(() => readComparisons(path), Error, `Cannot open the preference dataset`);
-    await assertRejects(() => readComparisons(folder), Error, "holds no *.parquet file");
-
-    await Deno.writeTextFile(path, "caption,label_0\n");
-    await assertRejects(() => readComparisons(path), Error, "not a whole Parquet file");
-
-    await writePreferences(path, rowsUpTo(10));
-    const whole = await Deno.readFile(path);
-    await Deno.writeFile(path, whole.slice(0, -100));
-    await assertRejects(() => readComparisons(path), Error, "cut short");
-
-    const damaged = whole.slice();
-    damaged.fill(255, damaged.length - 60, damaged.length - 8);
-    await Deno.writeFile(path, damaged);
-    await assertRejects(() => readComparisons(path), Error, path);
-
-    const table = new arrow.Table({ caption: arrow.vectorFromArray(["x"], new arrow.Utf8()) });
-    await Deno.writeFile(
-      path,
-      parquet.writeParquet(parquet.Table.fromIPCStream(arrow.tableToIPC(table, "stream"))),
-    );
-    await assertRejects(() => readComparisons(path), Error, 'no column "image_0_uid"');
-
-    await writePreferences(path, rowsUpTo(3, { label_0: 0.7 }));
-    await assertRejects(
-      () => readComparisons(path),
-      Error,
-      'column "label_0", row 0 holds 0.7; 0, 0.5 or 1 is expected',
-    );
-
-    await writePreferences(path, rowsUpTo(3, { jpg_1: new Uint8Array() }));
-    await assertRejects(
-      () => Array.fromAsync(readImages(path)),
-      Error,
-      'column "jpg_1", row 0 holds no image bytes',
-    );
-    await assertRejects(
-      () => Array.fromAsync(readImages(path, ["absent"])),
-      Error,
-      "lacks 1 of the wanted images, for example absent",
-    );
   }));
 
 Deno.test("a failed write leaves nothing behind", () =>

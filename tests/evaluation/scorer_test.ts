@@ -35,7 +35,7 @@ const [pickscore, hps] = ["pickscore", "hps"].map((name) =>
 const tokenizer = goldenPath("clip/tokenizer");
 const images = await Promise.all(pickscore.prompts.map(async (_, i) => {
   const path = goldenPath(`scorers/images/${i}.png`);
-  return await decodeImage(await Deno.readFile(path), { source: path });
+  return await decodeImage(await Deno.readFile(path), path);
 }));
 
 function assertScores(found: Float32Array, expected: readonly number[]) {

@@ -222,7 +222,7 @@ Deno.test({
       pipeline,
       lineage.data,
       ["filtered", "full"],
-      (_, total) => totals.push(total),
+      { onProgress: (_, total) => totals.push(total) },
     );
     assertEquals([full.length, filtered.length], [12, 6]);
     assertEquals(new Set(totals), new Set([3 * 6 + 6]));

@@ -25,6 +25,8 @@ PARTS = [
     "torch_checkpoints",
     "resampling",
     "scorers",
+    "preprocessing",
+    "parquets",
 ]
 
 

@@ -1,40 +1,10 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
-import { clipTextParameters } from "../../lib/diffusion/clip_text.ts";
-import { clipTextConfig, readJson, unetConfig, vaeConfig } from "../../lib/diffusion/config.ts";
-import { NoiseSchedule } from "../../lib/diffusion/noise_schedule.ts";
-import { Pipeline } from "../../lib/diffusion/pipeline.ts";
-import { ClipTokenizer } from "../../lib/diffusion/tokenizer.ts";
-import { initUNet } from "../../lib/diffusion/unet.ts";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { scaleLatents, vaeEncode, vaeFactor } from "../../lib/diffusion/vae.ts";
-import { initialise } from "../../lib/nn/init.ts";
-import { loadWeights, Weights } from "../../lib/nn/weights.ts";
-import { encodePairs, type NumberedImage } from "../../lib/preference/mod.ts";
+import { encodePairs, momentEncoder, type NumberedImage } from "../../lib/preference/mod.ts";
 import { tensor } from "../../lib/tensor/mod.ts";
-import { goldenPath, relativeError } from "../diffusion/golden.ts";
+import { relativeError } from "../diffusion/golden.ts";
 import { eachDevice } from "../tensor/devices.ts";
-
-async function smallPipeline(): Promise<Pipeline> {
-  const unet = unetConfig(await readJson(goldenPath("unet/objectives/config.json")));
-  const text = clipTextConfig({
-    ...await readJson(goldenPath("clip/text-gelu-end/config.json")),
-    max_position_embeddings: 24,
-    vocab_size: 700,
-    eos_token_id: 2,
-  });
-  return new Pipeline({
-    unet: { config: unet, weights: new Weights(initUNet(unet, 1)) },
-    vae: {
-      config: vaeConfig(await readJson(goldenPath("vae/plain/config.json"))),
-      weights: await loadWeights(goldenPath("vae/plain")),
-    },
-    textEncoders: [{
-      config: text,
-      weights: new Weights(initialise(clipTextParameters(text), 1)),
-      tokenizer: await ClipTokenizer.load(goldenPath("clip/tokenizer")),
-    }],
-    schedule: NoiseSchedule.fromConfig({}),
-  });
-}
+import { smallPipeline } from "./small_pipeline.ts";
 
 const SIZE = 16;
 const image = (number: number): NumberedImage => ({
@@ -48,7 +18,7 @@ eachDevice("encodePairs: pairs hold the VAE's latents and the text encoder's sta
   const pipeline = await smallPipeline();
   const prompts = ["a photo of a cat", "rain"];
   const progress: number[] = [];
-  const pairs = await encodePairs(pipeline, {
+  const { pairs, kept } = await encodePairs(pipeline, {
     prompts,
     imageCount: 4,
     images: [image(3), image(0), image(1), image(2)],
@@ -57,7 +27,7 @@ eachDevice("encodePairs: pairs hold the VAE's latents and the text encoder's sta
     onProgress: (done, total) => progress.push(done, total),
   });
   assertEquals(progress, [3, 5, 5, 5]);
-  assertEquals(pairs.length, 2);
+  assertEquals([pairs.length, kept], [2, [0, 1]]);
   const side = SIZE / vaeFactor(pipeline.vae.config);
   const latent = pipeline.vae.config.latent_channels;
   assertEquals([...pairs.latentShape], [side, side, latent]);
@@ -83,23 +53,48 @@ eachDevice("encodePairs: pairs hold the VAE's latents and the text encoder's sta
   pipeline.dispose();
 });
 
-eachDevice("encodePairs: images that are missing or of another size are errors", async () => {
-  const pipeline = await smallPipeline();
-  const source = {
-    prompts: ["rain"],
-    imageCount: 2,
-    pairs: [{ winner: 0, loser: 1, prompt: 0 }],
-    seed: 0,
-  };
-  await assertRejects(
-    () => encodePairs(pipeline, { ...source, images: [image(0)] }),
-    Error,
-    "a pair names image 1, which is not among the images given",
-  );
-  await assertRejects(
-    () => encodePairs(pipeline, { ...source, images: [image(0), { ...image(1), width: 32 }] }),
-    RangeError,
-    "image 1 is 32 x 16 pixels and others are 16 x 16",
-  );
-  pipeline.dispose();
+eachDevice(
+  "encodePairs: pairs whose images do not come are left out, other sizes are errors",
+  async () => {
+    const pipeline = await smallPipeline();
+    const source = {
+      prompts: ["rain", "rain ".repeat(30)],
+      imageCount: 3,
+      pairs: [{ winner: 0, loser: 1, prompt: 0 }, { winner: 2, loser: 0, prompt: 1 }],
+      seed: 0,
+    };
+    let last: number[] = [];
+    const { pairs, kept } = await encodePairs(pipeline, {
+      ...source,
+      images: [image(0), image(2)],
+      onProgress: (...done) => last = done,
+    });
+    assertEquals([pairs.length, kept, last], [1, [1], [4, 4]]);
+    const whole = await encodePairs(pipeline, {
+      ...source,
+      images: [image(0), image(1), image(2)],
+    });
+    const [found, expected] = [await pairs.read([0]), await whole.pairs.read([1])];
+    assertEquals(found.winner, expected.winner);
+    assertEquals(found.context, expected.context);
+    await assertRejects(
+      () => encodePairs(pipeline, { ...source, images: [] }),
+      Error,
+      "none of the images that the pairs name is there",
+    );
+    await assertRejects(
+      () => encodePairs(pipeline, { ...source, images: [image(0), { ...image(1), width: 32 }] }),
+      RangeError,
+      "image 1 is 32 x 16 pixels and others are 16 x 16",
+    );
+    pipeline.dispose();
+  },
+);
+
+Deno.test("large pictures are encoded one at a time, odd ones not at all", async () => {
+  const { vae } = await smallPipeline();
+  const atOnce = (side: number) => momentEncoder(vae, [side, side]).atOnce;
+  assertEquals([64, 128, 256, 512, 1024].map(atOnce), [16, 16, 4, 1, 1]);
+  const factor = vaeFactor(vae.config);
+  assertThrows(() => atOnce(factor + 1), RangeError, `needs multiples of ${factor}`);
 });

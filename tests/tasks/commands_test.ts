@@ -25,7 +25,7 @@ async function task(...args: string[]) {
 
 const commands = [
   ...["reproduce", "train", "generate", "score", "annotate", "pretrain", "notebook", "notebooks"],
-  ...["inspect", "check"],
+  ...["inspect", "curate", "check"],
 ];
 
 for (const command of commands) {
