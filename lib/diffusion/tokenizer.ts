@@ -123,6 +123,16 @@ export class ClipTokenizer {
     return ids;
   }
 
+  /** Whether a prompt keeps its end: whether it has no more than `maxLength` tokens. */
+  fits(prompt: string): boolean {
+    let room = this.maxLength - 2;
+    for (const word of this.#cut(prompt)) {
+      room -= typeof word === "number" ? 1 : this.#word(word).length;
+      if (room < 0) return false;
+    }
+    return true;
+  }
+
   /** Encodes prompts one below the other. */
   encodeBatch(prompts: readonly string[], overlong: Overlong = "error"): TokenBatch {
     const ids = new Int32Array(prompts.length * this.maxLength);

@@ -17,7 +17,7 @@ import {
   type PreferencePairs as ImagePairs,
   readComparisons,
 } from "../data/mod.ts";
-import { type Pipeline, vaeFactor } from "../diffusion/mod.ts";
+import type { Pipeline, PromptEncoder } from "../diffusion/mod.ts";
 import { pickPairs, type PreferencePairs } from "../preference/mod.ts";
 import { type CacheOptions, encodeInMemory, encodeToDisk, promptsOf } from "./encode_dataset.ts";
 
@@ -65,7 +65,9 @@ export interface TrainingPairsOptions {
   readonly curation?: CurationOptions;
   /** The most pairs of each selection, of which the first are taken: only their images are read. */
   readonly limit?: number;
-  /** How pictures are brought to the model's resolution; default `crop`. */
+  /** Side of the pictures in pixels; default: the model's own resolution. */
+  readonly resolution?: number;
+  /** How pictures are brought to it; default `crop`. */
   readonly fit?: Fit;
   /** Keeps what was encoded on disk; without it everything is held in memory, drawn once and never mirrored. */
   readonly cache?: CacheOptions;
@@ -75,6 +77,12 @@ export interface TrainingPairsOptions {
   readonly onProgress?: (done: number, total: number) => void;
   /** Told, a line each, what of the data could not be used, and how much was cut. */
   readonly onReport?: (lines: readonly string[]) => void;
+}
+
+/** Pairs that a model is trained on. */
+export interface TrainingPairs extends PreferencePairs {
+  /** Their prompts, each once, in the order of the pairs. */
+  readonly prompts: readonly string[];
 }
 
 /**
@@ -92,7 +100,7 @@ export async function trainingPairs<S extends Selection>(
   path: string,
   names: readonly S[],
   options: TrainingPairsOptions = {},
-): Promise<Readonly<Record<S, PreferencePairs>>> {
+): Promise<Readonly<Record<S, TrainingPairs>>> {
   const comparisons = await readComparisons(path, options.onRead);
   const chosen = [...new Set(names)].map((name) => {
     const all = selections[name](comparisons, options.curation);
@@ -109,13 +117,17 @@ export async function trainingPairs<S extends Selection>(
   const all = joined(chosen);
   const wanted = {
     ...{ comparisons, pairs: all, onProgress: options.onProgress },
-    preprocessing: { resolution: resolution(pipeline), fit: options.fit ?? "crop" },
+    preprocessing: {
+      resolution: options.resolution ?? pipeline.resolution,
+      fit: options.fit ?? "crop",
+    },
   };
   const { pairs, kept, faults } = options.cache
     ? await encodeToDisk(pipeline, wanted, options.cache)
     : await encodeInMemory(pipeline, wanted, encodingSeed);
   const dropped = all.winner.length - kept.length;
-  const cut = promptsOf(comparisons, all).prompts.filter((prompt) => isCut(pipeline, prompt));
+  const [encoder] = pipeline.textEncoders as [PromptEncoder];
+  const cut = promptsOf(comparisons, all).prompts.filter((p) => !encoder.tokenizer.fits(p));
   const lines = [
     ...faultLines([...comparisons.faults, ...faults]),
     ...dropped > 0
@@ -131,13 +143,14 @@ export async function trainingPairs<S extends Selection>(
   }
   options.onReport?.(lines);
   let first = 0;
-  const parts = chosen.map(({ name, winner }) => {
-    const end = first + winner.length;
+  const parts = chosen.map(({ name, ...part }) => {
+    const end = first + part.winner.length;
     const numbers = [...kept.keys()].filter((i) => kept[i]! >= first && kept[i]! < end);
     first = end;
-    return [name, pickPairs(pairs, numbers)] as const;
+    const { prompts } = promptsOf(comparisons, part);
+    return [name, { ...pickPairs(pairs, numbers), prompts }] as const;
   });
-  return Object.fromEntries(parts) as Record<S, PreferencePairs>;
+  return Object.fromEntries(parts) as Record<S, TrainingPairs>;
 }
 
 /** The pairs of all selections, one after another. */
@@ -145,20 +158,4 @@ function joined(parts: readonly ImagePairs[]): ImagePairs {
   const of = (key: keyof ImagePairs) =>
     Int32Array.from(parts.flatMap((part) => Array.from(part[key])));
   return { winner: of("winner"), loser: of("loser"), choice: of("choice") };
-}
-
-/** Whether a prompt has more tokens than the text encoder takes. */
-function isCut({ textEncoders }: Pipeline, prompt: string): boolean {
-  try {
-    textEncoders[0]!.tokenizer.encode(prompt, "error");
-    return false;
-  } catch (error) {
-    if (error instanceof RangeError) return true;
-    throw error;
-  }
-}
-
-/** The side of the pictures that the model was made for, in pixels. */
-function resolution({ unet, vae }: Pipeline): number {
-  return (unet.config.sample_size ?? 64) * vaeFactor(vae.config);
 }

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import type { Flip } from "./encoding_cache.ts";
 import type { TrainOptions } from "./trainer.ts";
 
 /** A training but for the model and the data. */
@@ -17,10 +18,16 @@ export interface Recipe {
   readonly training: TrainOptions;
   /** Pictures' side in pixels; the model's own unless given. */
   readonly resolution?: number;
-  /** Which pairs: every decided one, or one or all of those that each absolute winner won. */
-  readonly pairs: "full" | "filtered" | "filtered-first";
+  /** Which pairs: every decided one, or those of absolute winners. */
+  readonly selection: "full" | "filtered";
+  /** Which loser an absolute winner is paired with; every one unless given. */
+  readonly opponent?: "first";
+  /** How pictures are brought to the resolution: the middle cut out, or the whole picture stretched. */
+  readonly fit: "crop" | "stretch";
   /** How pictures are mirrored: not at all, each by itself, or both of a pair alike. */
-  readonly flip: "none" | "independent" | "shared";
+  readonly flip: Flip;
+  /** Whether encoded pictures are kept on disk, for data that no memory holds. */
+  readonly cached: boolean;
   /** How the U-Net's frozen weights are held; computation is in f32. */
   readonly weights: "stored" | "f16";
   /** How images are drawn from the model in training. */
@@ -41,13 +48,27 @@ const released = {
 /** The released inference script's choices. */
 const sampling = { steps: 50, guidanceScale: 7.5 } as const;
 
+/** What those for Stable Diffusion 1.5 share: one pair per absolute winner, its first. */
+const released15 = {
+  resolution: 512,
+  selection: "filtered",
+  opponent: "first",
+  fit: "crop",
+  flip: "independent",
+  cached: true,
+  weights: "f16",
+  sampling,
+} as const;
+
 /** The recipes by name, the default first. */
 export const recipes = {
   nano: {
     description: "the shipped lineage: rank 8 on all layers, 8 pairs a step",
     training: { method: "ncp-dpo", steps: 100, batch: 8, accumulate: 1, rank: 8, targets: "all" },
-    pairs: "filtered",
+    selection: "filtered",
+    fit: "crop",
     flip: "none",
+    cached: false,
     weights: "stored",
     sampling: { steps: 12, guidanceScale: 4 },
   },
@@ -62,11 +83,7 @@ export const recipes = {
       steps: 600,
       warmup: 60,
     },
-    resolution: 512,
-    pairs: "filtered-first",
-    flip: "independent",
-    weights: "f16",
-    sampling,
+    ...released15,
   },
   "sd15-ncp-dpo": {
     description: "Stable Diffusion 1.5, NCP-DPO on all levels, normalised: 2048 pairs a step",
@@ -80,11 +97,7 @@ export const recipes = {
       steps: 1500,
       warmup: 250,
     },
-    resolution: 512,
-    pairs: "filtered-first",
-    flip: "independent",
-    weights: "f16",
-    sampling,
+    ...released15,
   },
   "sdxl-ncp-dpo": {
     description: "Stable Diffusion XL, NCP-DPO on the last down block: 2048 pairs a step",
@@ -99,8 +112,10 @@ export const recipes = {
       warmup: 500,
     },
     resolution: 1024,
-    pairs: "full",
+    selection: "full",
+    fit: "stretch",
     flip: "shared",
+    cached: true,
     weights: "f16",
     sampling,
   },

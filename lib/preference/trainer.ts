@@ -28,7 +28,7 @@ import {
 import { type GroupState, type OptimizerName, PackedLora } from "./adapter.ts";
 import { Batches } from "./batches.ts";
 import type { NextTimestep } from "./errors.ts";
-import { loadCheckpoint, saveCheckpoint } from "../nn/checkpoint.ts";
+import { loadCheckpoint, type RunIdentity, saveCheckpoint } from "../nn/checkpoint.ts";
 import type { FeatureChoice } from "./features.ts";
 import { type PreferenceBatch, preferenceLoss } from "./loss.ts";
 import { checkMemory, type TrainingMemory, trainingMemory } from "./memory.ts";
@@ -90,6 +90,8 @@ export interface Training {
   readonly config: UNetConfig;
   readonly schedule: NoiseSchedule;
   readonly pairs: PreferencePairs;
+  /** How the pairs came about: an interrupted run goes on with the same only. */
+  readonly data?: RunIdentity;
   readonly options: TrainOptions;
   /** The run's folder; made if it is missing. */
   readonly runDirectory: string;
@@ -149,7 +151,7 @@ export async function train(training: Training): Promise<TrainResult> {
   // What determines the numbers of a run: not how long it is, how often it is looked at, or its memory.
   const { steps: _steps, logEvery: _log, checkpointEvery: _every, recompute, ...identity } =
     options;
-  const found = await loadCheckpoint(checkpointPath, start, { ...identity, pairs: pairs.length });
+  const found = await loadCheckpoint(checkpointPath, start, identity);
   const done = found?.step ?? 0;
   const metrics = await truncateMetrics(metricsPath, done);
   if (done >= steps) return { metrics, lora: loraPath };
@@ -268,10 +270,7 @@ export async function train(training: Training): Promise<TrainResult> {
         const paused = performance.now();
         await onLora?.(step, loraPath);
         began += performance.now() - paused;
-        await saveCheckpoint(checkpointPath, step, state.groups, {
-          ...identity,
-          pairs: pairs.length,
-        });
+        await saveCheckpoint(checkpointPath, step, state.groups, identity);
       }
     }
     return { metrics, lora: loraPath };
