@@ -85,8 +85,8 @@ export class Evaluator implements Disposable {
     return new Evaluator(
       pipeline,
       {
-        pickscore: await loadScorer(materials.pickscore.path),
-        hps: await loadScorer(materials.hps.path),
+        pickscore: await loadScorer(materials.pickscore.path, materials.pickscore),
+        hps: await loadScorer(materials.hps.path, materials.hps),
       },
       materials.oracle,
     );

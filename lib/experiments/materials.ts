@@ -6,14 +6,20 @@
  */
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
+import { datasetFiles } from "../data/dataset_files.ts";
 import { checkManifest, digestTree } from "../data/manifest.ts";
+import { PreferenceFile } from "../data/preference_file.ts";
 import { readPromptSet } from "../data/prompt_sets.ts";
 import { openPipeline } from "../diffusion/mod.ts";
+import type { ScorerKind } from "../evaluation/mod.ts";
 
 /** Where the shipped nano lineage is. */
 export const nanoFolder = "data/nano";
 /** Where its model of SDXL's layout is. */
 export const nanoXlFolder = "data/nano-xl";
+
+/** Parquet files beyond this are large. */
+const LARGE_BYTES = 2e9;
 
 /** Paths given by the user; what is left out is taken from the nano lineage. */
 export interface MaterialPaths {
@@ -38,15 +44,25 @@ export interface Backbone extends Material {
   readonly layout: "SD1.5" | "SDXL";
 }
 
+/** Preference data. */
+export interface Dataset extends Material {
+  /** Whether they are more than memory should hold once they are encoded. */
+  readonly large: boolean;
+}
+
+/** A scorer's weights, and what its scores are. */
+export interface ScorerMaterial extends Material {
+  readonly kind: ScorerKind;
+}
+
 /** Everything an experiment works on. */
 export interface Materials {
   /** The models to be tuned; an experiment with one takes the first. */
   readonly backbones: readonly [Backbone, ...Backbone[]];
   /** Preference data, Parquet. */
-  readonly data: Material;
-  /** Scorer folders. */
-  readonly pickscore: Material;
-  readonly hps: Material;
+  readonly data: Dataset;
+  readonly pickscore: ScorerMaterial;
+  readonly hps: ScorerMaterial;
   /** Prompts to choose hyperparameters by, and prompts to compare the methods by; no prompt is in both. */
   readonly prompts: { readonly validation: readonly string[]; readonly test: readonly string[] };
   /** Whether the prompts are captions of the nano world, which its oracle can judge. */
@@ -74,6 +90,19 @@ export async function openMaterials(paths: MaterialPaths): Promise<Materials> {
       });
     }
   };
+  const scorer = async (path: string | undefined, name: "pickscore" | "hps") => ({
+    ...await material(path ?? `${nanoFolder}/${name}`, name),
+    kind: path === undefined ? "cosine" as const : name,
+  });
+  const dataset = async (path: string): Promise<Dataset> => {
+    const files = await datasetFiles(path);
+    const bytes = (await Promise.all(files.map((file) => Deno.stat(file))))
+      .reduce((sum, { size }) => sum + size, 0);
+    const large = bytes > LARGE_BYTES;
+    return large
+      ? { path, sha256: await digestFooters(files), large }
+      : { ...await material(path, "data"), large };
+  };
   const backbone = async (name: string, path: string): Promise<Backbone> => ({
     name,
     layout: await layoutOf(path),
@@ -83,12 +112,22 @@ export async function openMaterials(paths: MaterialPaths): Promise<Materials> {
     backbones: base === undefined
       ? [await backbone("nano", `${nanoFolder}/weak`), await backbone("nano-xl", nanoXlFolder)]
       : [await backbone(basename(base, ".safetensors"), base)],
-    data: await material(data ?? `${nanoFolder}/preferences.parquet`, "data"),
-    pickscore: await material(pickscore ?? `${nanoFolder}/pickscore`, "pickscore"),
-    hps: await material(hps ?? `${nanoFolder}/hps`, "hps"),
+    data: await dataset(data ?? `${nanoFolder}/preferences.parquet`),
+    pickscore: await scorer(pickscore, "pickscore"),
+    hps: await scorer(hps, "hps"),
     prompts: prompts ? await splitPrompts(prompts) : await nanoPrompts(),
     oracle: prompts === undefined,
   };
+}
+
+/** Of large data: their footers say what is in them, and reading hundreds of gigabytes takes an hour. */
+async function digestFooters(files: readonly string[]): Promise<string> {
+  const hash = createHash("sha256");
+  for (const name of files) {
+    await using file = await PreferenceFile.open(name);
+    hash.update(await file.identity());
+  }
+  return hash.digest("hex");
 }
 
 /** SDXL's pipelines have a second text encoder. */

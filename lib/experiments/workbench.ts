@@ -12,7 +12,7 @@ import { type Images, loadPipeline, type Pipeline } from "../diffusion/mod.ts";
 import { loadLora, type LoraAdapter } from "../nn/mod.ts";
 import type { MethodName, PreferencePairs, StepMetrics } from "../preference/mod.ts";
 import { drawImages, Evaluator, type PromptScores } from "./evaluate.ts";
-import { type Backbone, digestPrompts, type Materials } from "./materials.ts";
+import { type Backbone, digestPrompts, type Materials, type ScorerMaterial } from "./materials.ts";
 import type { Settings } from "./presets.ts";
 import { type Json, type Provenance, runKey, RunStore, writeWhole } from "./run.ts";
 import {
@@ -328,8 +328,8 @@ export class Workbench implements Disposable {
       runKey("search", {
         base: backbone.sha256,
         data: materials.data.sha256,
-        pickscore: materials.pickscore.sha256,
-        hps: materials.hps.sha256,
+        pickscore: scorerKey(materials.pickscore),
+        hps: scorerKey(materials.hps),
         validation: digestPrompts(materials.prompts.validation),
         settings,
       });
@@ -418,8 +418,8 @@ export class Workbench implements Disposable {
       ...model,
       prompts: digestPrompts(prompts),
       sampling: { ...sampling },
-      pickscore: materials.pickscore.sha256,
-      hps: materials.hps.sha256,
+      pickscore: scorerKey(materials.pickscore),
+      hps: scorerKey(materials.hps),
       oracle: materials.oracle,
     };
     const { result } = await this.#run(`evaluate ${label}`, "evaluate", inputs, async () => {
@@ -446,7 +446,7 @@ export class Workbench implements Disposable {
   }
 
   async #trainingPairs(backbone: Backbone): Promise<Readonly<Record<Selection, PreferencePairs>>> {
-    const { materials, settings: { search }, selections, reporter } = this.#options;
+    const { materials, settings: { search }, selections, results, reporter } = this.#options;
     const pairs = this.#pairs.get(backbone.name) ?? await trainingPairs(
       await this.#model(backbone),
       materials.data.path,
@@ -454,12 +454,18 @@ export class Workbench implements Disposable {
       {
         onProgress: reporter.job(`encode images and prompts for ${backbone.name}`, "items"),
         onReport: (lines) => lines.forEach((line) => reporter.say(line)),
+        ...materials.data.large &&
+          { cache: { folder: `${results}/cache`, flip: "none" as const, seed: 0 } },
       },
     );
     this.#pairs.set(backbone.name, pairs);
     return pairs;
   }
 }
+
+/** What determines a scorer's scores. */
+const scorerKey = ({ kind, sha256 }: ScorerMaterial) =>
+  kind === "cosine" ? sha256 : `${kind} ${sha256}`;
 
 /** How many short trainings of each kind are timed. */
 const timingRounds = 3;

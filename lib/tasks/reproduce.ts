@@ -46,8 +46,10 @@ const command = {
       placeholder: "PATH",
     }),
     data: text({
-      description: "your preference data in Pick-a-Pic v2's schema, Parquet",
-      placeholder: "FILE",
+      description:
+        "your preference data in Pick-a-Pic v2's schema: a Parquet file, a folder of them, " +
+        "or a pattern in quotes",
+      placeholder: "PATH",
     }),
     prompts: text({
       description: "your prompts, in a file such as generate takes",
@@ -58,8 +60,10 @@ const command = {
       placeholder: "DIR",
     }),
     hps: text({
-      description: "your HPS, a folder in transformers' CLIP layout",
-      placeholder: "DIR",
+      description:
+        "your HPSv2 or HPSv2.1, a .pt file with CLIP's tokenizer beside it, or a folder " +
+        "in transformers' CLIP layout",
+      placeholder: "PATH",
     }),
     votes: text({
       description: "people's votes, collected by deno task annotate, which figure4 reports too",
