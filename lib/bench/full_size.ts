@@ -58,8 +58,9 @@ export type FullSize = keyof typeof fullSizes;
 
 /** Tokens of a prompt. */
 const TOKENS = 77;
-/** Numbers of SDXL's pooled prompt embedding. */
-const POOLED = 1280;
+/** Numbers of SDXL's pooled prompt embedding: beside it the U-Net takes six embedded sizes. */
+const pooledWidth = (config: UNetConfig) =>
+  config.projection_class_embeddings_input_dim! - 6 * config.addition_time_embed_dim!;
 
 const product = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
 
@@ -119,7 +120,7 @@ export function forwardInputs(config: UNetConfig, pixels: number) {
     timestep: { shape: [1], data: Float32Array.of(500) },
     context: of("context", [1, TOKENS, width]),
     ...config.addition_embed_type === "text_time" && {
-      textEmbeds: of("pooled", [1, POOLED]),
+      textEmbeds: of("pooled", [1, pooledWidth(config)]),
       timeIds: { shape: [1, 6], data: Float32Array.of(pixels, pixels, 0, 0, pixels, pixels) },
     },
   };
@@ -191,7 +192,7 @@ export async function ncpDpoSteps(
     contextShape: [TOKENS, width],
     pairs: [{ winner: 0, loser: 1, prompt: 0 }],
     ...config.addition_embed_type === "text_time" &&
-      { pooled: normal("pooled", [1, POOLED]), size: [pixels, pixels] as const },
+      { pooled: normal("pooled", [1, pooledWidth(config)]), size: [pixels, pixels] as const },
   });
   let memory: TrainingMemory | undefined;
   const { metrics } = await train({

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { generate, loadPipeline, schedulerNames } from "../diffusion/mod.ts";
+import { generate, loadPipeline, type PromptEncoder, schedulerNames } from "../diffusion/mod.ts";
 import { imageGrid } from "../experiments/image_grid.ts";
 import { writeWhole } from "../experiments/run.ts";
 import { loadLora } from "../nn/mod.ts";
@@ -74,7 +74,17 @@ if (import.meta.main) {
           `they are left as they are, only the U-Net is adapted`,
       );
     }
+    const [encoder] = pipeline.textEncoders as [PromptEncoder];
+    const cut = prompts.filter((prompt) => !encoder.tokenizer.fits(prompt));
+    if (cut.length > 0) {
+      console.error(
+        `${cut.length} prompt${cut.length === 1 ? " has" : "s have"} more than ` +
+          `${encoder.tokenizer.maxLength} tokens and lose${cut.length === 1 ? "s" : ""} the end: ` +
+          `"${cut[0]!.slice(0, 60)}..."`,
+      );
+    }
     const images = await generate(pipeline, prompts, {
+      overlong: "truncate",
       seed: options.seed,
       steps: options.steps,
       guidanceScale: options.guidance,

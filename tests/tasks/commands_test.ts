@@ -25,7 +25,7 @@ async function task(...args: string[]) {
 
 const commands = [
   ...["reproduce", "train", "generate", "score", "annotate", "pretrain", "notebook", "notebooks"],
-  ...["inspect", "curate", "check"],
+  ...["inspect", "curate", "scale", "check"],
 ];
 
 for (const command of commands) {
@@ -85,6 +85,12 @@ Deno.test("train, generate and score do their work under the tasks' permissions"
   assertEquals(drawn.code, 0, drawn.stderr);
   assertStringIncludes(drawn.stderr, "3/3", "PNDM takes a step twice");
   assertEquals(names(images), ["0001.png", "0002.png", "grid.png", "prompts.txt"]);
+  const long = await task(
+    ...["generate", "--base", base, "--prompt", prompts.join(" "), "--steps", "1"],
+    ...["--output", `${folder}/long`, "--device", "cpu"],
+  );
+  assertEquals(long.code, 0, long.stderr);
+  assertStringIncludes(long.stderr, "1 prompt has more than 16 tokens and loses the end");
 
   const scored = await task("score", "--model", pickscore, "--images", images, "--device", "cpu");
   assertEquals(scored.code, 0, scored.stderr);
@@ -185,7 +191,6 @@ Deno.test("damaged and unsuitable files are explained, and nothing is left behin
   );
   await Deno.writeFile(`${folder}/cut.parquet`, (await Deno.readFile(data)).subarray(0, 999));
   const before = names(folder);
-  const long = await generate(`${prompts[0]} ${prompts[1]}`);
   const column = await train(narrow);
   const cut = await train(`${folder}/cut.parquet`);
   await Deno.writeFile(unet, whole.subarray(0, whole.length - 100));
@@ -194,7 +199,6 @@ Deno.test("damaged and unsuitable files are explained, and nothing is left behin
   const missing = await generate(prompts[0]!);
 
   const expected = [
-    [long, "at most 16 fit"],
     [column, 'narrow.parquet has no column "image_1_uid"'],
     [cut, "cut.parquet is not a whole Parquet file"],
     [truncated, "diffusion_pytorch_model.safetensors is truncated"],
