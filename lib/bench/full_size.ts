@@ -64,6 +64,12 @@ const pooledWidth = (config: UNetConfig) =>
 
 const product = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
 
+/** What a U-Net's weights take in 16 bits. */
+export function weightBytes(model: FullSize): number {
+  const parameters = unetParameters(unetConfig(fullSizes[model]));
+  return 2 * parameters.reduce((sum, { shape }) => sum + product(shape), 0);
+}
+
 /**
  * Writes a U-Net folder in diffusers' layout, weights in 16 bits, drawn one tensor at a time.
  *

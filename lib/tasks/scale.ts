@@ -13,6 +13,7 @@ import {
   type LoadedUNet,
   ncpDpoSteps,
   type StepCost,
+  weightBytes,
   writeRandomUNet,
 } from "../bench/full_size.ts";
 import { loadUNet, NoiseSchedule } from "../diffusion/mod.ts";
@@ -22,7 +23,7 @@ import { markdownTable } from "../experiments/report.ts";
 import { openSafetensors, writeSafetensors } from "../nn/mod.ts";
 import { progressOf } from "../notebook/progress.ts";
 import { describeMemory } from "../preference/mod.ts";
-import { getDevice } from "../tensor/mod.ts";
+import { byteSize, getDevice } from "../tensor/mod.ts";
 import { useDevice } from "./device.ts";
 import { choice, deviceOption, integer, text } from "./options.ts";
 import { runCommand } from "./run_command.ts";
@@ -201,7 +202,14 @@ if (import.meta.main) {
       throw new UserError(`--resolution is ${resolution}, but it must be a multiple of 64`);
     }
     const startedAt = new Date();
-    await useDevice(options.device);
+    const { name, capacity = Infinity } = await useDevice(options.device);
+    const size = weightBytes(model);
+    if (size > capacity) {
+      throw new UserError(
+        `the weights of ${model} take ${byteSize(size)} in 16 bits, but the ${name} device holds ` +
+          `at most ${byteSize(capacity)}: run it on a GPU with --device webgpu`,
+      );
+    }
     const path = await randomUNet(model, options.folder);
     const loaded = await loadUNet(path);
     const parameters = [...loaded.weights.tensors.values()].reduce((sum, t) => sum + t.size, 0);
