@@ -31,7 +31,12 @@ export interface Recipe {
   /** How the U-Net's frozen weights are held; computation is in f32. */
   readonly weights: "stored" | "f16";
   /** How images are drawn from the model in training. */
-  readonly sampling: { readonly steps: number; readonly guidanceScale: number };
+  readonly sampling: {
+    readonly steps: number;
+    readonly guidanceScale: number;
+    /** Training steps from one drawing to the next. */
+    readonly every: number;
+  };
 }
 
 /** What the released scripts have in common. */
@@ -42,11 +47,13 @@ const released = {
   learningRate: 2.048e-5,
   maxGradNorm: 1,
   recompute: true,
-  checkpointEvery: 50,
+  // Steps of thousands of pairs take long: none of them is to be lost or waited for.
+  checkpointEvery: 1,
+  logEvery: 1,
 } as const;
 
-/** The released inference script's choices. */
-const sampling = { steps: 50, guidanceScale: 7.5 } as const;
+/** The released inference script's choices, and how often the training scripts save a model. */
+const sampling = { steps: 50, guidanceScale: 7.5, every: 50 } as const;
 
 /** What those for Stable Diffusion 1.5 share: one pair per absolute winner, its first. */
 const released15 = {
@@ -70,7 +77,7 @@ export const recipes = {
     flip: "none",
     cached: false,
     weights: "stored",
-    sampling: { steps: 12, guidanceScale: 4 },
+    sampling: { steps: 12, guidanceScale: 4, every: 50 },
   },
   "sd15-dpo": {
     description: "Stable Diffusion 1.5, DPO in latent space: 256 pairs a step",

@@ -97,6 +97,8 @@ export interface Training {
   readonly runDirectory: string;
   /** Told of the last step whenever metrics have been read. */
   readonly onProgress?: (metrics: StepMetrics) => void | Promise<void>;
+  /** Told after every batch how many of the run are done, and of how many. */
+  readonly onBatch?: (done: number, total: number) => void | Promise<void>;
   /** Told what memory the training will take, before it takes it. */
   readonly onMemory?: (memory: TrainingMemory) => void;
   /**
@@ -255,6 +257,7 @@ export async function train(training: Training): Promise<TrainResult> {
           batch: batch as unknown as Tree,
           ...slot(logEvery, at, { first: i === 0, share: 1 / accumulate }),
         });
+        await training.onBatch?.((step - 1) * accumulate + i + 1, steps * accumulate);
       }
       const learningRate = linearWarmup(step, options.learningRate, options.warmup);
       await update(state, {

@@ -124,13 +124,14 @@ const command = {
     }),
     seed: integer({ description: "seed of everything random", default: 0, min: 0 }),
     "sample-prompt": texts({
-      description: "prompt to draw at every checkpoint, instead of the data's",
+      description: "prompt to draw now and then, instead of the data's",
     }),
     samples: integer({
-      description: "how many of the data's prompts to draw at every checkpoint",
+      description: "how many of the data's prompts to draw now and then",
       default: 4,
       min: 0,
     }),
+    "sample-every": integer({ description: "steps from one drawing to the next", min: 1 }),
     "lora-format": choice(loraFormats, {
       description: "write the LoRA in this layout as well: kohya is for ComfyUI and A1111",
     }),
@@ -219,8 +220,9 @@ async function draw(
   lora: string | undefined,
 ) {
   const adapter = lora ? await loadLora(lora, pipeline.unet.weights) : undefined;
+  const { steps, guidanceScale } = sampling;
   const images = await generate(pipeline, prompts, {
-    ...sampling,
+    ...{ steps, guidanceScale },
     ...{ height: side, width: side, seed: 0, overlong: "truncate" },
     ...adapter && { lora: adapter },
     onProgress: progressOf("draw samples", "steps"),
@@ -289,8 +291,9 @@ if (import.meta.main) {
     const settings = settingsOf(options, training, data, pairs);
     await Deno.mkdir(output, { recursive: true });
     const page = `${output}/report.html`;
+    const every = options["sample-every"] ?? recipe.sampling.every;
     const sample = async (step: number, lora?: string) => {
-      if (prompts.length > 0) {
+      if (prompts.length > 0 && (step % every === 0 || step === training.steps)) {
         const images = await draw(pipeline, prompts, recipe, data.resolution, lora);
         await saveSamples(output, step, prompts, images);
       }
@@ -302,7 +305,9 @@ if (import.meta.main) {
       });
     };
     if (!(await savedSamples(output)).some(({ step }) => step === 0)) await sample(0);
-    const progress = progressOf(training.method, "steps");
+    const { steps, accumulate = 1 } = training;
+    const progress = progressOf(training.method, accumulate > 1 ? "batches" : "steps");
+    let note = "";
     const { cache: _, ...identity } = data;
     const { lora, metrics } = await train({
       base: pipeline.unet.weights,
@@ -316,7 +321,14 @@ if (import.meta.main) {
         settings.push(["memory", describeMemory(memory)]);
         console.error(`memory: ${describeMemory(memory)}`);
       },
-      onProgress: (last) => progress(last.step, training.steps, stepNote(last)),
+      onProgress: (last) => {
+        note = accumulate > 1 ? `step ${last.step}, ${stepNote(last)}` : stepNote(last);
+        return progress(last.step * accumulate, steps * accumulate, note);
+      },
+      ...accumulate > 1 && {
+        // The last batch is told with its step.
+        onBatch: (done, total) => done < total ? progress(done, total, note) : undefined,
+      },
       onLora: sample,
     });
     console.log(`LoRA: ${lora} (${duration(metrics.at(-1)?.seconds ?? 0)} of training)`);

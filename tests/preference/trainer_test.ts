@@ -264,15 +264,18 @@ eachDevice("train: says beforehand what memory it takes", async (backend) => {
   await training.base.realize();
   let said: TrainingMemory | undefined;
   let held = 0;
+  const batches: [number, number][] = [];
   await train({
     ...training,
-    options: { ...small, method: "ncp-dpo", steps: 1 },
+    options: { ...small, method: "ncp-dpo", steps: 1, accumulate: 2 },
     runDirectory: `${folder}/memory-${backend.name}`,
+    onBatch: (...counts) => void batches.push(counts),
     onMemory: (memory) => said = memory,
     onProgress: () => void (held = backend.liveBytes),
   });
   assert(said !== undefined);
   // What it did not count: the kernels' tables and arguments.
+  assertEquals(batches, [[1, 2], [2, 2]]);
   assert(held > 0.95 * said.total && held < 1.1 * said.total, `${held} of ${said.total}`);
   training.base.dispose();
 });
