@@ -271,7 +271,8 @@ function checkCapacity(
   if (capacity === undefined || liveBytes + needed <= capacity) return;
   throw new RangeError(
     `the weights of ${path} take ${byteSize(needed)}, but the ${name} device holds at most ` +
-      `${byteSize(capacity)} (${byteSize(liveBytes)} are held already): use another device`,
+      `${byteSize(capacity)} (${byteSize(liveBytes)} are held already): ` +
+      (dtype === "f16" ? "use another device" : "hold them in 16 bits, or use another device"),
   );
 }
 

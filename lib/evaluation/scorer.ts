@@ -116,7 +116,8 @@ async function statOf(path: string): Promise<Deno.FileInfo> {
 
 async function loadTokenizer(folder: string, model: string): Promise<ClipTokenizer> {
   try {
-    return await ClipTokenizer.load(folder);
+    // The class that transformers' processors take.
+    return await ClipTokenizer.load(folder, "CLIPTokenizerFast");
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     throw new Deno.errors.NotFound(

@@ -57,7 +57,11 @@ export async function imageGrid(
       raw: { width: image.width, height: image.height, channels: 3 },
     })
       // Whole multiples keep small pictures' pixels as they are.
-      .resize(cell, cell, { kernel: cell >= 2 * image.width ? "nearest" : "lanczos3" })
+      .resize(cell, cell, {
+        fit: "contain",
+        background: "#ffffff",
+        kernel: cell >= 2 * image.width ? "nearest" : "lanczos3",
+      })
       .png().toBuffer(),
   })));
   const text = (x: number, y: number, line: string, weight: string) =>

@@ -151,8 +151,8 @@ export async function train(training: Training): Promise<TrainResult> {
   const adapter = new PackedLora(base, options);
   const start = adapter.start();
   // What determines the numbers of a run: not how long it is, how often it is looked at, or its memory.
-  const { steps: _steps, logEvery: _log, checkpointEvery: _every, recompute, ...identity } =
-    options;
+  const { steps: _steps, logEvery: _log, checkpointEvery: _every, recompute, ...chosen } = options;
+  const identity = { ...chosen, pairs: pairs.length, ...training.data };
   const found = await loadCheckpoint(checkpointPath, start, identity);
   const done = found?.step ?? 0;
   const metrics = await truncateMetrics(metricsPath, done);

@@ -43,6 +43,12 @@ const command = {
       default: 4,
       min: 1,
     }),
+    height: integer({ description: "height in pixels; the model's own unless given", min: 8 }),
+    width: integer({ description: "width in pixels; the model's own unless given", min: 8 }),
+    weights: choice(["stored", "f16"], {
+      description: "how the model is held: as in its files, or in 16 bits",
+      default: "stored",
+    }),
     seed: integer({ description: "seed of the starting noise", default: 0, min: 0 }),
     output: text({ description: "folder for the images", placeholder: "DIR", default: "images" }),
     device: deviceOption,
@@ -65,6 +71,7 @@ if (import.meta.main) {
     }
     await useDevice(options.device);
     const pipeline = await loadPipeline(options.base, {
+      dtype: options.weights,
       onProgress: byteProgress("load the model"),
     });
     const lora = options.lora ? await loadLora(options.lora, pipeline.unet.weights) : undefined;
@@ -91,6 +98,8 @@ if (import.meta.main) {
       onProgress: progressOf("generate", "steps"),
       ...(lora ? { lora } : {}),
       ...(options.scheduler ? { scheduler: options.scheduler } : {}),
+      ...(options.height ? { height: options.height } : {}),
+      ...(options.width ? { width: options.width } : {}),
     });
     await writeImages(options.output, images);
     // A line break is a space to the tokenizer, but would be the next prompt to who reads the file.

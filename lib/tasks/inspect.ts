@@ -18,11 +18,13 @@ import {
 import {
   heldBytes,
   openSafetensors,
+  openTorchCheckpoint,
   openWeights,
   type SafetensorsFile,
   selectParameters,
   type StoredTensor,
   type StoredWeights,
+  type TorchCheckpoint,
 } from "../nn/mod.ts";
 import { plainTable } from "../notebook/plain_table.ts";
 import { type Backend, byteSize } from "../tensor/mod.ts";
@@ -38,7 +40,7 @@ const command = {
     name: "path",
     description:
       "a model (folder in diffusers' layout, or single .safetensors file), a LoRA, or a " +
-      "scorer's CLIP folder",
+      "scorer (CLIP folder, or .pt file)",
   }],
   options: { device: deviceOption },
   examples: [
@@ -73,6 +75,7 @@ export async function inspect(path: string, device: Device): Promise<string> {
     throw new UserError(`${path}: ${(cause as Error).message}`, { cause });
   }
   if (info.isFile) {
+    if (/\.(pt|pth)$/.test(path)) return describeTorch(await openTorchCheckpoint(path));
     if (!path.endsWith(".safetensors")) return await describePipeline(path, device);
     const file = await openSafetensors(path);
     return isLora(file) ? describeLora(file) : await describePipeline(path, device);
@@ -188,6 +191,24 @@ async function describeClip(path: string, json: Json, device: Device): Promise<s
       ["both", `projection to ${config.projection_dim} dimensions`],
     ]),
     fit(parts, device),
+  ].join("\n\n");
+}
+
+/** What a checkpoint of PyTorch holds, found out without running its pickle. */
+function describeTorch({ path, entries }: TorchCheckpoint): string {
+  const tensors = [...entries.values()];
+  const openClip = entries.has("visual.conv1.weight") && entries.has("token_embedding.weight");
+  return [
+    `${path}: ` +
+    (openClip
+      ? "a checkpoint of open_clip, which scores images against prompts"
+      : "a checkpoint of PyTorch; the scorers' would have open_clip's names, a model is to be " +
+        "saved as safetensors"),
+    list([
+      ["tensors", count(tensors.length)],
+      ["parameters", millions(sum(tensors, elements))],
+      ["stored as", [...new Set(tensors.map(({ dtype }) => dtype))].sort().join(", ")],
+    ]),
   ].join("\n\n");
 }
 

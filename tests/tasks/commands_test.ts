@@ -104,6 +104,50 @@ Deno.test("train, generate and score do their work under the tasks' permissions"
   await Deno.remove(folder, { recursive: true });
 });
 
+Deno.test("a recipe trains from a cache, draws on the way, and goes on where it was", async () => {
+  const { folder, baseXl, data } = await makeTinyLineage();
+  const run = `${folder}/run`;
+  const train = (...more: string[]) =>
+    task(
+      ...["train", "--recipe", "sdxl-ncp-dpo", "--base", baseXl, "--data", data, "--limit", "4"],
+      ...[
+        "--resolution",
+        "32",
+        "--batch",
+        "2",
+        "--accumulate",
+        "2",
+        "--rank",
+        "2",
+        "--warmup",
+        "1",
+      ],
+      ...["--samples", "1", "--sample-every", "1", "--lora-format", "kohya", "--device", "cpu"],
+      ...["--output", run, ...more],
+    );
+  const first = await train("--steps", "1");
+  assertEquals(first.code, 0, first.stderr);
+  assertStringIncludes(first.stderr, "for a step =");
+  assertStringIncludes(first.stdout, `in the layout of kohya: ${run}/kohya/lora.safetensors`);
+  const second = await train("--steps", "2");
+  assertEquals(second.code, 0, second.stderr);
+  assertEquals(names(run), [
+    ...["cache", "checkpoint.safetensors", "kohya", "metrics.jsonl"],
+    ...["pytorch_lora_weights.safetensors", "report.html", "samples"],
+  ]);
+  assertEquals(names(`${run}/samples`), ["0000000", "0000001", "0000002"]);
+  const lines = (await Deno.readTextFile(`${run}/metrics.jsonl`)).trim().split("\n");
+  assertEquals(lines.map((line) => JSON.parse(line).step), [1, 2]);
+  const page = await Deno.readTextFile(`${run}/report.html`);
+  for (const words of ["2 x 2 = 4", "fit: stretch, mirrored: shared", "After step 2"]) {
+    assertStringIncludes(page, words);
+  }
+  const other = await train("--steps", "3", "--flip", "none");
+  assertEquals(other.code, 1);
+  assertStringIncludes(other.stderr, 'flip was "shared" and is now "none"');
+  await Deno.remove(folder, { recursive: true });
+});
+
 Deno.test("a base model may be a single file, with its vocabulary beside it", async () => {
   const folder = await Deno.makeTempDir();
   const base = `${folder}/model.safetensors`, images = `${folder}/images`;

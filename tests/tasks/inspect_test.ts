@@ -86,6 +86,8 @@ Deno.test({
 });
 
 Deno.test("inspect: folders in diffusers' layout, LoRAs and scorers", async () => {
+  const hps = await inspect(goldenPath("scorers/hps/hps.pt"), cpu);
+  assertStringIncludes(hps, "a checkpoint of open_clip, which scores images against prompts");
   const nano = await inspect("data/nano/weak", cpu);
   assertStringIncludes(
     nano,
