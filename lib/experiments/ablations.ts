@@ -22,8 +22,7 @@ export const ablationGroups = [
   "features",
   "next timestep",
   "weighting",
-  "beta of NCP-DPO",
-  "beta of DPO",
+  "beta",
   "rank",
   "layers",
   "contradictory share, NCP-DPO",
@@ -148,8 +147,7 @@ function variants(
     { group: "weighting", name: "NCP-DPO", ...same },
     { group: "weighting", name: "DPO-tw: no features", change: { method: "dpo-tw", ...weighted } },
     { group: "weighting", name: "DPO: neither", change: plain },
-    ...betas("beta of NCP-DPO", ncp.beta, {}),
-    ...betas("beta of DPO", dpo.beta, plain),
+    ...betas(ncp.beta),
     { group: "rank", name: "2", change: { rank: 2 } },
     { group: "rank", name: "as in Table 1", ...same },
     { group: "rank", name: "32", change: { rank: 32 } },
@@ -161,11 +159,11 @@ function variants(
 }
 
 /** A sixteenth, a quarter and four times of what Table 1 has. */
-function betas(group: AblationGroup, beta: number, change: Variant["change"]): Variant[] {
+function betas(beta: number): Variant[] {
   return [1 / 16, 1 / 4, 1, 4].map((factor) => ({
-    group,
+    group: "beta",
     name: (factor * beta).toExponential().replace("e+", "e"),
-    change: { ...change, beta: factor * beta },
+    change: { beta: factor * beta },
     ...factor === 1 && { reference: true },
   }));
 }
