@@ -9,6 +9,12 @@ const names = [...Deno.readDirSync("notebooks")].map(({ name }) => name)
   .filter((name) => name.endsWith(".ipynb")).sort();
 const jupyter = await findJupyter("server").catch(() => undefined);
 
+Deno.test("there is a notebook for each number", () => {
+  assertEquals(names.map((name) => name.slice(0, 2)), [
+    ...["00", "01", "02", "03", "04", "05", "06", "07", "08"],
+  ]);
+});
+
 for (const name of names) {
   const preset = smoke.includes(name.slice(0, 2)) ? "smoke" : "quick";
   Deno.test({
